@@ -1,0 +1,59 @@
+# The verbs of the project; CI runs the same ones.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export OPENBLAS_NUM_THREADS := 1
+
+.PHONY: setup dev demo check test bench docs lock clean
+
+setup: $(BIN)/daybreak
+
+# Only the package and what it needs to run, as pinned.
+$(BIN)/daybreak: requirements.txt requirements.lock pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "daybreak needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+
+# What checks and tests need on top.
+dev: setup $(VENV)/dev-installed
+
+$(VENV)/dev-installed: requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $@
+
+demo: setup
+	$(BIN)/daybreak demo
+
+check: dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: dev
+	@scripts/test-services
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+bench: dev
+	$(BIN)/python -m bench.run
+
+# Everything in docs/ that the code writes.
+docs: dev
+	$(BIN)/python docs/make_schema.py
+
+# Pin what the requirements resolve to today, with hashes, for every supported Python.
+lock: dev
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header \
+	  requirements.txt -o requirements.lock
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header \
+	  -c requirements.lock --group dev --extra postgres pyproject.toml -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) .cache build *.egg-info
