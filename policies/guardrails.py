@@ -1,0 +1,152 @@
+"""Guardrails: each may hold or bound what a policy asks for, and says so.
+
+Knows HPA's `behavior` arithmetic and the rules that come from real outages. Each is a function
+(context, replicas so far) -> Step or None where it changes nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from policies.context import RateLimit, RateUnit, ScalingContext, ScalingRules, SelectPolicy
+from policies.decision import Reason, Step
+from policies.proposal import Guardrail
+
+DEFAULT_COLLAPSE_RATIO = 0.5
+"""A fall below this share of the recent peak is doubted (`collapseRatio`; 0 turns it off)."""
+
+
+def hold_on_doubt(context: ScalingContext, replicas: int) -> Step | None:
+    """On missing, stale, partial or implausible input the fleet may grow but never shrinks.
+
+    HPA does the same since kubernetes/kubernetes#99514.
+    """
+    doubts = context.doubts
+    current = context.replicas.spec
+    if not doubts or replicas >= current:
+        return None
+    log_lost = all(problem.kind.value == "LogUnavailable" for problem in doubts)
+    return Step(
+        "hold_on_doubt",
+        current,
+        Reason.LOG_UNAVAILABLE if log_lost else Reason.METRICS_UNAVAILABLE,
+        "no scale-down on doubt: " + "; ".join(problem.message for problem in doubts),
+    )
+
+
+def hold_on_collapse(context: ScalingContext, replicas: int) -> Step | None:
+    """A sudden large fall in demand is more often an upstream failure than a quiet world.
+
+    The fleet is kept while the fall is younger than the look-back, so that the herd finds it
+    when it returns.
+    """
+    demand, current = context.demand_qps, context.replicas.spec
+    if demand is None or replicas >= current:
+        return None
+    ratio = context.settings.parameter("collapseRatio", DEFAULT_COLLAPSE_RATIO)
+    seconds = context.settings.parameter("lookBackSeconds", 300.0)
+    oldest = context.now - timedelta(seconds=seconds)
+    peak = max((past.demand_qps or 0.0 for past in context.recent if past.at > oldest), default=0.0)
+    if demand >= ratio * peak:
+        return None
+    return Step(
+        "hold_on_collapse",
+        current,
+        Reason.DEMAND_COLLAPSE,
+        f"demand fell from {peak:,.0f} to {demand:,.0f} requests/s within {seconds:g} s",
+    )
+
+
+def stabilize(context: ScalingContext, replicas: int) -> Step | None:
+    """HPA's two-sided stabilization: rise to the smallest proposal of the up window, fall to the
+    largest of the down window (the newest proposal is part of both)."""
+    current = context.replicas.spec
+    up_min = min([replicas, *_proposals(context, context.settings.scale_up)])
+    down_max = max([replicas, *_proposals(context, context.settings.scale_down)])
+    result = min(max(current, up_min), down_max)
+    if result == replicas:
+        return None
+    if result < replicas:
+        window = context.settings.scale_up.stabilization_window_seconds
+        text = f"the last {window} s asked for no more than {result} throughout"
+        return Step("stabilize", result, Reason.SCALE_UP_STABILIZED, text)
+    window = context.settings.scale_down.stabilization_window_seconds
+    text = f"the last {window} s still asked for {down_max}"
+    return Step("stabilize", result, Reason.SCALE_DOWN_STABILIZED, text)
+
+
+def limit_rate(context: ScalingContext, replicas: int) -> Step | None:
+    """HPA's `behavior` policies: so many pods or percent within a period."""
+    current = context.replicas.spec
+    if replicas > current:
+        ceiling = _up_limit(context)
+        if ceiling is not None and replicas > ceiling:
+            text = f"scaleUp policies allow {ceiling} now"
+            return Step("limit_rate", ceiling, Reason.SCALE_UP_LIMIT, text)
+    if replicas < current:
+        floor = _down_limit(context)
+        if floor is not None and replicas < floor:
+            text = f"scaleDown policies allow {floor} now"
+            return Step("limit_rate", floor, Reason.SCALE_DOWN_LIMIT, text)
+    return None
+
+
+def bound(context: ScalingContext, replicas: int) -> Step | None:
+    """minReplicas and maxReplicas; the only guardrail that may shrink a fleet."""
+    low, high = context.settings.min_replicas, context.settings.max_replicas
+    if replicas < low:
+        return Step("bound", low, Reason.TOO_FEW_REPLICAS, f"minReplicas is {low}")
+    if replicas > high:
+        text = f"maxReplicas is {high}, {replicas - high} short"
+        return Step("bound", high, Reason.TOO_MANY_REPLICAS, text)
+    return None
+
+
+ALL: tuple[Guardrail, ...] = (hold_on_doubt, hold_on_collapse, stabilize, limit_rate, bound)
+"""In this order: what must not shrink first, limits next, bounds last, since they always hold."""
+
+
+def _proposals(context: ScalingContext, rules: ScalingRules) -> list[int]:
+    oldest = context.now - timedelta(seconds=rules.stabilization_window_seconds)
+    return [past.recommended for past in context.recent if past.at > oldest]
+
+
+def _up_limit(context: ScalingContext) -> int | None:
+    rules = context.settings.scale_up
+    if rules.select_policy is SelectPolicy.DISABLED:
+        return context.replicas.spec
+    ceilings = [max(context.replicas.spec, _ceiling(context, limit)) for limit in rules.limits]
+    if not ceilings:
+        return None
+    return max(ceilings) if rules.select_policy is SelectPolicy.MAX else min(ceilings)
+
+
+def _down_limit(context: ScalingContext) -> int | None:
+    rules = context.settings.scale_down
+    if rules.select_policy is SelectPolicy.DISABLED:
+        return context.replicas.spec
+    floors = [min(context.replicas.spec, _floor(context, limit)) for limit in rules.limits]
+    if not floors:
+        return None
+    return min(floors) if rules.select_policy is SelectPolicy.MAX else max(floors)
+
+
+def _ceiling(context: ScalingContext, limit: RateLimit) -> int:
+    start = _period_start(context, limit)
+    if limit.unit is RateUnit.PODS:
+        return start + limit.value
+    return start + -(-start * limit.value // 100)  # integers: 50 + 10 % is 55, in floats 56
+
+
+def _floor(context: ScalingContext, limit: RateLimit) -> int:
+    start = _period_start(context, limit)
+    if limit.unit is RateUnit.PODS:
+        return start - limit.value
+    return start * (100 - limit.value) // 100
+
+
+def _period_start(context: ScalingContext, limit: RateLimit) -> int:
+    """What was asked for when the period began, as HPA counts it: changes strictly within."""
+    oldest = context.now - timedelta(seconds=limit.period_seconds)
+    recent = [change for change in context.changes if change.at > oldest]
+    return context.replicas.spec - sum(change.after - change.before for change in recent)

@@ -1,0 +1,1 @@
+"""Other autoscalers' algorithms as policies, one a file, each with its source."""
