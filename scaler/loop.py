@@ -1,0 +1,334 @@
+"""ControlLoop: observe, forecast, decide, record, act, for one workload.
+
+The daemon and the simulator run this same object; they differ only in what stands behind its
+ports. Its memory is the decision log: what it keeps between ticks (the history read so far, the
+fitted model) is a cache that a restart rebuilds from the metrics source and the log.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import numpy as np
+
+from forecaster.forecast import FittedModel, Forecast, Forecaster, ForecastError
+from forecaster.history import TrafficHistory
+from policies.context import (
+    Capacity,
+    LeadTime,
+    Observation,
+    PastDecision,
+    PolicySettings,
+    Problem,
+    ProblemKind,
+    ProblemSource,
+    ReplicaChange,
+    ScalingContext,
+)
+from policies.decision import Decision, Outcome, OutcomeKind
+from policies.engine import decide
+from policies.registry import POLICIES
+from scaler.ports import (
+    DecisionStore,
+    MetricsError,
+    MetricsSource,
+    Reading,
+    ScaleTarget,
+    StoreError,
+)
+
+PLAUSIBLE_ZERO_RATIO = 0.01
+"""Demand below this share of the last quarter hour's median is doubted, unless the pods' own
+requests in flight say the same."""
+MAX_UNRECORDED = 1000
+"""Decisions kept in memory while the log cannot be written; the oldest are lost beyond it."""
+STALE_HISTORY_STEPS = 10
+"""A forecast may start this many steps before the tick at most; it reaches that much further."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NOTHING = np.empty(0)
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """What one workload's loop is told; everything that can bear on a decision."""
+
+    workload: str
+    policy: PolicySettings
+    capacity: Capacity
+    lead_time: LeadTime
+    interval_seconds: float
+    history_steps: int
+    step_seconds: int
+
+    @property
+    def horizon_steps(self) -> int:
+        """Steps that a forecast must reach so that its hold and order windows are covered."""
+        ahead = self.lead_time.p95_seconds + self.interval_seconds
+        return int(-(-ahead // self.step_seconds)) + 1 + STALE_HISTORY_STEPS
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What stands around a loop."""
+
+    metrics: MetricsSource
+    target: ScaleTarget
+    store: DecisionStore
+
+
+@dataclass(frozen=True, slots=True)
+class TickResult:
+    """What one tick did; `decision_id` is None where the log could not take it."""
+
+    context: ScalingContext
+    decision: Decision
+    outcome: Outcome
+    decision_id: int | None
+
+
+class ControlLoop:
+    """One workload's loop. `tick` and `refit` may run in two threads at the same time."""
+
+    def __init__(self, settings: LoopSettings, ports: Ports, forecaster: Forecaster) -> None:
+        self.settings = settings
+        self._ports = ports
+        self._forecaster = forecaster
+        self._forecasts = POLICIES[settings.policy.policy].forecasts
+        self._history: TrafficHistory | None = None
+        self._fitted: FittedModel | None = None
+        self._model_loaded = False
+        self._last_epoch = 0
+        self._unrecorded: deque[tuple[ScalingContext, Decision, Outcome]] = deque(
+            maxlen=MAX_UNRECORDED
+        )
+
+    def tick(self, now: datetime) -> TickResult:
+        """One decision. Raises TargetError where the target cannot be read: without knowing what
+        runs there is nothing to decide."""
+        context = self._observe(now)
+        decision = decide(context)
+        self._last_epoch = decision.epoch
+        decision_id = self._record(context, decision)
+        outcome = self._act(context, decision)
+        self._record_outcome(decision_id, context, decision, outcome)
+        return TickResult(context, decision, outcome, decision_id)
+
+    def refit_due(self, now: datetime, interval_seconds: float) -> bool:
+        """Whether the model in use, this process's or the log's, is missing or too old."""
+        if not self._forecasts:
+            return False
+        fitted = self._model()
+        return fitted is None or (now - fitted.fitted_at).total_seconds() >= interval_seconds
+
+    def refit(self, now: datetime) -> FittedModel:
+        """Fit the forecast to the history known now; raises ForecastError, MetricsError or
+        StoreError, after each of which the last good model stays in use."""
+        history, problems = self._read_history(now)
+        if problems and not len(history):
+            raise MetricsError(problems[0].kind, problems[0].message)
+        fitted = self._forecaster.fit(history, now, self.settings.horizon_steps)
+        self._fitted, self._model_loaded = fitted, True
+        self._ports.store.save_model(self.settings.workload, fitted)
+        return fitted
+
+    def _observe(self, now: datetime) -> ScalingContext:
+        observation = self._observation(now)
+        replicas = self._ports.target.read(now)
+        history, history_problems = self._read_history(now)
+        forecast, forecast_problems = self._forecast(history, now)
+        recent, epoch, log_problems = self._memory(now)
+        doubts = _implausible(observation.value, history)
+        settings = self.settings
+        return ScalingContext(
+            workload=settings.workload,
+            now=now,
+            interval_seconds=settings.interval_seconds,
+            settings=settings.policy,
+            capacity=settings.capacity,
+            lead_time=settings.lead_time,
+            replicas=replicas,
+            observation=observation.value,
+            forecast=forecast,
+            recent=_within(recent, now, _window_seconds(settings.policy)),
+            changes=_changes(recent, replicas.spec, now),
+            problems=(
+                *observation.problems,
+                *doubts,
+                *history_problems,
+                *forecast_problems,
+                *log_problems,
+            ),
+            epoch=max(epoch, self._last_epoch, replicas.stored_epoch or 0) + 1,
+        )
+
+    def _observation(self, now: datetime) -> Reading[Observation]:
+        try:
+            return self._ports.metrics.observe(now)
+        except MetricsError as error:
+            problem = Problem(ProblemSource.DEMAND, error.kind, str(error))
+            return Reading(Observation(at=now), (problem,))
+
+    def _read_history(self, now: datetime) -> tuple[TrafficHistory, tuple[Problem, ...]]:
+        """All of the history at first, then only its newest steps."""
+        settings = self.settings
+        if not self._forecasts:
+            return TrafficHistory(settings.workload, _EPOCH, settings.step_seconds, _NOTHING), ()
+        end = _floor(
+            now - timedelta(seconds=settings.lead_time.metric_lag_seconds), settings.step_seconds
+        )
+        known = self._history
+        if known is not None and known.end >= end:
+            return known, ()
+        start = end - timedelta(seconds=settings.history_steps * settings.step_seconds)
+        if known is not None:
+            start = max(start, known.end)
+        try:
+            reading = self._ports.metrics.demand_history(start, end, settings.step_seconds)
+        except MetricsError as error:
+            problem = Problem(ProblemSource.HISTORY, error.kind, str(error))
+            nothing = TrafficHistory(settings.workload, end, settings.step_seconds, _NOTHING)
+            return nothing if known is None else known, (problem,)
+        newer = reading.value
+        joined = newer if known is None else known.extended(newer, settings.history_steps)
+        if not reading.problems:
+            self._history = joined
+        return joined, reading.problems
+
+    def _forecast(
+        self, history: TrafficHistory, now: datetime
+    ) -> tuple[Forecast | None, tuple[Problem, ...]]:
+        if not self._forecasts:
+            return None, ()
+        fitted = self._model()
+        if fitted is None:
+            return None, (_forecast_problem(ProblemKind.FORECAST_UNAVAILABLE, "no model yet"),)
+        age_steps = (now - history.end).total_seconds() / self.settings.step_seconds
+        if not len(history) or age_steps > STALE_HISTORY_STEPS:
+            message = f"the history ends {age_steps * self.settings.step_seconds:.0f} s ago"
+            return None, (_forecast_problem(ProblemKind.FORECAST_UNAVAILABLE, message),)
+        try:
+            forecast = self._forecaster.predict(fitted, history, now)
+        except ForecastError as error:
+            return None, (_forecast_problem(ProblemKind.FORECAST_UNAVAILABLE, str(error)),)
+        if not forecast.trusted:
+            message = "; ".join(forecast.failures) or "the model does not trust itself"
+            return forecast, (_forecast_problem(ProblemKind.FORECAST_UNTRUSTED, message),)
+        return forecast, ()
+
+    def _model(self) -> FittedModel | None:
+        """The model in use; after a restart the one that the log holds."""
+        if not self._model_loaded:
+            try:
+                stored = self._ports.store.latest_model(self.settings.workload)
+            except StoreError:
+                return None  # asked again at the next tick; _memory reports the log
+            fits = stored is not None and (
+                stored.step_seconds == self.settings.step_seconds
+                and stored.horizon_steps >= self.settings.horizon_steps
+            )
+            self._fitted = stored if fits else None
+            self._model_loaded = True
+        return self._fitted
+
+    def _memory(self, now: datetime) -> tuple[Sequence[PastDecision], int, tuple[Problem, ...]]:
+        since = now - timedelta(seconds=self.settings.policy.memory_seconds)
+        try:
+            self._flush_unrecorded()
+            recent = self._ports.store.recent(self.settings.workload, since)
+            epoch = self._ports.store.last_epoch(self.settings.workload)
+        except StoreError as error:
+            problem = Problem(ProblemSource.LOG, ProblemKind.LOG_UNAVAILABLE, str(error))
+            return (), 0, (problem,)
+        return recent, epoch, ()
+
+    def _record(self, context: ScalingContext, decision: Decision) -> int | None:
+        try:
+            return self._ports.store.record(context, decision)
+        except StoreError:
+            # Acting must not depend on the log; doubt about it already forbids shrinking from
+            # the next tick on, and this decision is written when the log is back.
+            return None
+
+    def _act(self, context: ScalingContext, decision: Decision) -> Outcome:
+        stored = context.replicas.stored_epoch
+        if stored is not None and stored >= decision.epoch:
+            return Outcome(OutcomeKind.REFUSED, f"the target carries the newer epoch {stored}")
+        return self._ports.target.apply(decision.desired, context.replicas, decision.epoch)
+
+    def _record_outcome(
+        self,
+        decision_id: int | None,
+        context: ScalingContext,
+        decision: Decision,
+        outcome: Outcome,
+    ) -> None:
+        if decision_id is None:
+            self._unrecorded.append((context, decision, outcome))
+            return
+        try:
+            self._ports.store.record_outcome(decision_id, context.now, outcome)
+        except StoreError:
+            # The intent is recorded; an intent without outcome reads as unknown, which it is.
+            return
+
+    def _flush_unrecorded(self) -> None:
+        while self._unrecorded:
+            context, decision, outcome = self._unrecorded[0]
+            decision_id = self._ports.store.record(context, decision)
+            self._unrecorded.popleft()
+            self._ports.store.record_outcome(decision_id, context.now, outcome)
+
+
+def _forecast_problem(kind: ProblemKind, message: str) -> Problem:
+    return Problem(ProblemSource.FORECAST, kind, message)
+
+
+def _implausible(observation: Observation, history: TrafficHistory) -> tuple[Problem, ...]:
+    """Nothing from a source that was busy a moment ago is no demand, until the pods agree."""
+    demand = observation.demand_qps
+    quarter_hour = history.last(max(1, 900 // history.step_seconds)).values
+    known = quarter_hour[np.isfinite(quarter_hour)]
+    usual = float(np.median(known)) if len(known) else 0.0
+    if demand is None or demand >= PLAUSIBLE_ZERO_RATIO * usual:
+        return ()
+    if observation.concurrency is not None and observation.concurrency <= demand:
+        return ()
+    message = f"demand {demand:,.1f} requests/s from a source that had {usual:,.0f} just before"
+    return (Problem(ProblemSource.DEMAND, ProblemKind.IMPLAUSIBLE, message),)
+
+
+def _window_seconds(policy: PolicySettings) -> float:
+    """How far back a policy looks at past decisions; changes reach further but are few."""
+    return max(
+        policy.scale_up.stabilization_window_seconds,
+        policy.scale_down.stabilization_window_seconds,
+        policy.parameter("lookBackSeconds", 0.0),
+    )
+
+
+def _within(
+    recent: Sequence[PastDecision], now: datetime, seconds: float
+) -> tuple[PastDecision, ...]:
+    oldest = now - timedelta(seconds=seconds)
+    return tuple(past for past in recent if past.at > oldest)
+
+
+def _changes(
+    recent: Sequence[PastDecision], current: int, now: datetime
+) -> tuple[ReplicaChange, ...]:
+    """When the number asked for changed, whoever changed it."""
+    seen = [(past.at, past.current) for past in recent] + [(now, current)]
+    return tuple(
+        ReplicaChange(at, before, after)
+        for (_, before), (at, after) in pairwise(seen)
+        if before != after
+    )
+
+
+def _floor(at: datetime, step_seconds: int) -> datetime:
+    return datetime.fromtimestamp(int(at.timestamp()) // step_seconds * step_seconds, UTC)

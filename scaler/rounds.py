@@ -1,0 +1,136 @@
+"""Rounds: every workload's loop once, and one bad workload never stops the others.
+
+Knows which loops there are and how often each job is due. Knows no scheduler: the daemon runs the
+jobs on the wall clock, the simulator on virtual time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+import structlog
+
+from forecaster.forecast import FittedModel, ForecastError
+from scaler.loop import ControlLoop, TickResult
+from scaler.ports import MetricsError, StoreError, TargetError
+
+REFIT_CHECK_SECONDS = 60.0
+
+_log = structlog.get_logger("daybreak")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something to do at every whole multiple of an interval since 1970.
+
+    The grid does not depend on when a process was started, so a restarted one keeps to it.
+    """
+
+    name: str
+    interval_seconds: float
+    run: Callable[[datetime], None]
+
+    def next_after(self, at: datetime) -> datetime:
+        passed = math.floor(at.timestamp() / self.interval_seconds)
+        return datetime.fromtimestamp((passed + 1) * self.interval_seconds, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A workload's tick or refit that came to nothing."""
+
+    workload: str
+    at: datetime
+    message: str
+
+
+class Rounds:
+    """The loops of all workloads. `after_tick` hears of each tick and each failure.
+
+    With more than one worker the workloads of a round are decided side by side, which shortens
+    the waiting for networks; each workload still has one decision at a time.
+    """
+
+    def __init__(
+        self,
+        loops: Mapping[str, ControlLoop],
+        after_tick: Callable[[TickResult | Failure], None] = lambda _: None,
+        after_refit: Callable[[str, FittedModel | Failure], None] = lambda _, __: None,
+        workers: int = 1,
+    ) -> None:
+        self._loops = loops
+        self._after_tick = after_tick
+        self._after_refit = after_refit
+        self._workers = workers
+        self._stopping = False
+
+    def jobs(self, interval_seconds: float, refit_interval_seconds: float) -> Sequence[Job]:
+        """The refit comes first, so that a first round on virtual time has a model. It looks
+        every minute for models that are due, so that one that failed is tried again soon."""
+        refit = partial(self.refit_due, refit_interval_seconds)
+        return (
+            Job("refit", min(REFIT_CHECK_SECONDS, refit_interval_seconds), refit),
+            Job("control", interval_seconds, self.decide_all),
+        )
+
+    def stop(self) -> None:
+        """Finish the workload in hand and start no other."""
+        self._stopping = True
+
+    def decide_all(self, now: datetime) -> None:
+        if self._workers == 1:
+            for name in self._loops:
+                self._decide(now, name)
+            return
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="decide") as pool:
+            # Reading every result brings an error of `after_tick` to light.
+            list(pool.map(partial(self._decide, now), self._loops))
+
+    def refit_due(self, interval_seconds: float, now: datetime) -> None:
+        for name, loop in self._loops.items():
+            if self._stopping:
+                return
+            if loop.refit_due(now, interval_seconds):
+                self._after_refit(name, self._refit(name, loop, now))
+
+    def _decide(self, now: datetime, name: str) -> None:
+        if not self._stopping:
+            self._after_tick(self._tick(name, self._loops[name], now))
+
+    def _tick(self, name: str, loop: ControlLoop, now: datetime) -> TickResult | Failure:
+        try:
+            result = loop.tick(now)
+        except TargetError as error:
+            _log.warning("target unreadable", workload=name, error=str(error))
+            return Failure(name, now, str(error))
+        except Exception as error:  # noqa: BLE001
+            # Whatever it is, it is this workload's: the others still get their decision.
+            _log.exception("tick failed", workload=name)
+            return Failure(name, now, f"{type(error).__name__}: {error}")
+        _log.info(
+            "decided",
+            workload=name,
+            current=result.decision.current,
+            desired=result.decision.desired,
+            reason=result.decision.reason.value,
+            outcome=result.outcome.kind.value,
+            problems=[problem.kind.value for problem in result.context.problems],
+        )
+        return result
+
+    def _refit(self, name: str, loop: ControlLoop, now: datetime) -> FittedModel | Failure:
+        try:
+            fitted = loop.refit(now)
+        except (ForecastError, MetricsError, StoreError) as error:
+            _log.warning("refit failed", workload=name, error=str(error))
+            return Failure(name, now, str(error))
+        except Exception as error:  # noqa: BLE001
+            _log.exception("refit failed", workload=name)
+            return Failure(name, now, f"{type(error).__name__}: {error}")
+        _log.info("fitted", workload=name, model=fitted.model, skill=fitted.skill)
+        return fitted

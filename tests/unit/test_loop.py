@@ -1,0 +1,211 @@
+"""ControlLoop: what a tick does when its ports do and do not answer."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from forecaster.combine import default_forecaster
+from forecaster.history import TrafficHistory
+from policies.context import Capacity, LeadTime, ProblemKind, ProblemSource
+from policies.decision import OutcomeKind, Reason
+from scaler.loop import ControlLoop, LoopSettings, Ports
+from scaler.ports import MetricsError, TargetError
+from scaler.rounds import Failure, Rounds
+from storage.memory import MemoryDecisionStore
+from tests.fakes import FakeMetrics, FakeTarget, FragileStore
+from tests.situations import settings
+from tests.traffic import weeks
+
+NOW = weeks().start + timedelta(days=20, hours=11)
+
+
+def loop_settings() -> LoopSettings:
+    return LoopSettings(
+        workload="grammar",
+        policy=settings(maximum=400, parameters={"lookBackSeconds": 300.0}),
+        capacity=Capacity(1080.0),
+        lead_time=LeadTime(150.0, 180.0, 15.0),
+        interval_seconds=15.0,
+        history_steps=14 * 1440,
+        step_seconds=60,
+    )
+
+
+def rate_at(history: TrafficHistory, now: datetime) -> float:
+    return float(history.values[int((now - history.start).total_seconds() // 60)])
+
+
+class Bench:
+    """A loop with everything around it at hand."""
+
+    def __init__(self, replicas: int = 150) -> None:
+        self.metrics = FakeMetrics(weeks(), lambda now: rate_at(weeks(), now))
+        self.target = FakeTarget(replicas)
+        self.store = FragileStore()
+        self.restart()
+
+    def restart(self) -> None:
+        ports = Ports(self.metrics, self.target, self.store)
+        self.loop = ControlLoop(loop_settings(), ports, default_forecaster("UTC"))
+
+
+@pytest.fixture
+def bench() -> Bench:
+    built = Bench()
+    built.loop.refit(NOW)
+    return built
+
+
+def test_a_tick_records_its_intent_and_its_outcome(bench: Bench) -> None:
+    result = bench.loop.tick(NOW)
+    assert result.outcome.kind is OutcomeKind.APPLIED
+    assert bench.target.replicas == result.decision.desired
+    assert bench.store.decisions["grammar"] == [result.decision]
+    assert bench.store.outcomes[result.decision_id or 0] == result.outcome
+    assert result.context.forecast is not None
+    assert result.context.problems == ()
+
+
+def test_before_any_fit_the_loop_is_reactive_and_says_so() -> None:
+    result = Bench().loop.tick(NOW)
+    assert [problem.kind for problem in result.context.problems] == [
+        ProblemKind.FORECAST_UNAVAILABLE
+    ]
+    assert result.decision.steps[0].rule == "reactive"
+
+
+def test_a_restart_finds_the_model_in_the_log(bench: Bench) -> None:
+    before = bench.loop.tick(NOW).context.forecast
+    bench.restart()
+    after = bench.loop.tick(NOW).context.forecast
+    assert before == after
+    assert not bench.loop.refit_due(NOW + timedelta(minutes=59), 3600)
+    assert bench.loop.refit_due(NOW + timedelta(minutes=60), 3600)
+
+
+def test_lost_metrics_hold_the_fleet(bench: Bench) -> None:
+    bench.target.replicas = 300
+    bench.metrics.broken = ProblemKind.UNREACHABLE
+    result = bench.loop.tick(NOW + timedelta(minutes=1))
+    assert result.decision.desired == 300
+    assert result.decision.reason is Reason.METRICS_UNAVAILABLE
+    sources = {problem.source for problem in result.context.problems}
+    assert {ProblemSource.DEMAND, ProblemSource.HISTORY} <= sources
+
+
+def test_while_metrics_are_lost_the_last_forecast_may_still_raise(bench: Bench) -> None:
+    bench.target.replicas = 100
+    bench.metrics.broken = ProblemKind.UNREACHABLE
+    result = bench.loop.tick(NOW + timedelta(minutes=2))
+    assert result.decision.reason is Reason.FORECAST_PEAK
+    assert result.decision.desired > 100
+
+
+def test_a_stale_history_gives_no_forecast(bench: Bench) -> None:
+    bench.loop.tick(NOW)
+    bench.metrics.broken = ProblemKind.UNREACHABLE
+    result = bench.loop.tick(NOW + timedelta(minutes=30))
+    assert result.context.forecast is None
+    assert any("history ends" in problem.message for problem in result.context.problems)
+
+
+def test_zero_from_a_busy_source_is_doubted(bench: Bench) -> None:
+    bench.metrics.demand = lambda _: 0.0
+    bench.metrics.running = None
+    result = bench.loop.tick(NOW)
+    assert ProblemKind.IMPLAUSIBLE in {problem.kind for problem in result.context.problems}
+    assert result.context.demand_qps is None
+    assert result.decision.desired >= 150
+
+
+def test_zero_is_believed_when_the_pods_are_idle_too(bench: Bench) -> None:
+    bench.metrics.demand = lambda _: 0.0
+    bench.metrics.running = 0.0
+    result = bench.loop.tick(NOW)
+    assert result.context.demand_qps == 0.0
+
+
+def test_an_unreadable_target_is_no_decision(bench: Bench) -> None:
+    bench.target.readable = False
+    with pytest.raises(TargetError, match="not found"):
+        bench.loop.tick(NOW)
+    assert bench.store.decisions["grammar"] == []
+
+
+def test_a_change_behind_our_back_is_a_conflict_not_overwritten(bench: Bench) -> None:
+    bench.target.meddler = lambda _: 77
+    result = bench.loop.tick(NOW)
+    assert result.outcome.kind is OutcomeKind.CONFLICT
+    assert bench.target.replicas == 77
+
+
+def test_epochs_rise_and_outrank_what_the_target_carries(bench: Bench) -> None:
+    bench.target.epoch = 41
+    first = bench.loop.tick(NOW).decision.epoch
+    second = bench.loop.tick(NOW + timedelta(seconds=15)).decision.epoch
+    assert 41 < first < second
+
+
+def test_without_the_log_the_fleet_grows_but_never_shrinks(bench: Bench) -> None:
+    bench.store.broken = True
+    bench.target.replicas = 300
+    held = bench.loop.tick(NOW)
+    assert (held.decision.desired, held.decision.reason) == (300, Reason.LOG_UNAVAILABLE)
+    assert held.decision_id is None
+    bench.target.replicas = 10
+    assert bench.loop.tick(NOW + timedelta(seconds=15)).outcome.kind is OutcomeKind.APPLIED
+
+
+def test_decisions_made_without_the_log_are_written_when_it_is_back(bench: Bench) -> None:
+    bench.loop.tick(NOW)
+    bench.store.broken = True
+    for tick in range(1, 4):
+        bench.loop.tick(NOW + tick * timedelta(seconds=15))
+    bench.store.broken = False
+    bench.loop.tick(NOW + timedelta(minutes=1))
+    assert len(bench.store.decisions["grammar"]) == 5
+    assert len(bench.store.outcomes) == 5
+    epochs = [decision.epoch for decision in bench.store.decisions["grammar"]]
+    assert len(set(epochs)) == 5
+
+
+def test_a_refit_that_fails_keeps_the_last_good_model(bench: Bench) -> None:
+    bench.metrics.broken = ProblemKind.UNREACHABLE
+    bench.restart()
+    with pytest.raises(MetricsError):
+        bench.loop.refit(NOW + timedelta(hours=1))
+    bench.metrics.broken = None
+    assert bench.loop.tick(NOW + timedelta(hours=1)).context.forecast is not None
+
+
+def test_manual_changes_count_against_the_rate_limits(bench: Bench) -> None:
+    bench.loop.tick(NOW)
+    bench.target.replicas = 200
+    changes = bench.loop.tick(NOW + timedelta(seconds=15)).context.changes
+    assert changes[-1].after == 200
+
+
+def test_one_bad_workload_does_not_stop_the_others() -> None:
+    class Exploding(FakeTarget):
+        def read(self, now: datetime):  # type: ignore[no-untyped-def]
+            raise RuntimeError(f"a fault nobody foresaw at {now}")
+
+    metrics = FakeMetrics(weeks(), lambda now: rate_at(weeks(), now))
+    seen: list[object] = []
+    loops = {
+        name: ControlLoop(
+            loop_settings(),
+            Ports(metrics, target, MemoryDecisionStore()),
+            default_forecaster("UTC"),
+        )
+        for name, target in (
+            ("explodes", Exploding(5)),
+            ("unreadable", FakeTarget(5, readable=False)),
+            ("fine", FakeTarget(5)),
+        )
+    }
+    Rounds(loops, seen.append).decide_all(NOW)
+    assert [isinstance(result, Failure) for result in seen] == [True, True, False]
+    assert "nobody foresaw" in str(seen[0])
