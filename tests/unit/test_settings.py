@@ -1,0 +1,162 @@
+"""The settings file: what is accepted, and what each mistake is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from policies.context import RateLimit, RateUnit, SelectPolicy
+from scaler.settings import Settings, SettingsError, load_settings
+
+ROOT = Path(__file__).parents[2]
+MINIMAL = """
+prometheus: {url: "http://prometheus:9090"}
+workloads:
+- name: grammar
+  target: {namespace: llm, name: grammar, mode: shadow}
+  demand: {query: "sum(rate(gateway_requests_total[1m]))"}
+  capacity: {qpsPerReplica: 1080}
+  maxReplicas: 400
+"""
+
+
+def load(tmp_path: Path, text: str) -> Settings:
+    path = tmp_path / "daybreak.yaml"
+    path.write_text(text)
+    return load_settings(path)
+
+
+def refusal(tmp_path: Path, text: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path, text)
+    return str(caught.value)
+
+
+def test_a_minimal_file_has_sound_defaults(tmp_path: Path) -> None:
+    settings = load(tmp_path, MINIMAL)
+    workload = settings.workloads[0]
+    assert settings.interval_seconds == 15
+    assert workload.history.days == 28
+    loop = workload.loop_settings(15.0)
+    assert loop.lead_time.p95_seconds == 180
+    assert loop.policy.scale_down.select_policy is SelectPolicy.MIN
+    assert RateLimit(RateUnit.PERCENT, 10, 60) in loop.policy.scale_down.limits
+    assert loop.policy.scale_up.limits == ()
+
+
+def test_an_hpa_behavior_block_can_be_pasted(tmp_path: Path) -> None:
+    block = """
+  behavior:
+    scaleDown:
+      stabilizationWindowSeconds: 300
+      policies:
+      - type: Percent
+        value: 100
+        periodSeconds: 15
+    scaleUp:
+      stabilizationWindowSeconds: 0
+      policies:
+      - type: Percent
+        value: 100
+        periodSeconds: 15
+      - type: Pods
+        value: 4
+        periodSeconds: 15
+      selectPolicy: Max
+"""
+    policy = load(tmp_path, MINIMAL + block).workloads[0].policy_settings()
+    assert policy.scale_down.stabilization_window_seconds == 300
+    assert policy.scale_up.limits[1] == RateLimit(RateUnit.PODS, 4, 15)
+
+
+def test_all_problems_are_reported_at_once_with_their_paths(tmp_path: Path) -> None:
+    broken = (
+        MINIMAL.replace("maxReplicas: 400", "maxReplicas: 2\n  minReplicas: 5\n  maxReplica: 9")
+        .replace("qpsPerReplica: 1080", "qpsPerReplica: -3")
+        .replace("mode: shadow", "mode: yolo")
+        .replace("prometheus:9090", "prometheus:9090")
+        + "intervalSeconds: 0\n"
+    )
+    message = refusal(tmp_path, broken)
+    assert "daybreak.yaml: 4 problems" in message
+    for expected in (
+        "intervalSeconds: Input should be greater than or equal to 1 (got 0)",
+        "workloads[0].target.mode",
+        "workloads[0].capacity.qpsPerReplica",
+        "workloads[0].maxReplica: is not a known key",
+    ):
+        assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("maxReplicas: 400", "maxReplicas: 2\n  minReplicas: 5"), "must not exceed maxReplicas"),
+        (("mode: shadow", "mode: floor"), "mode floor needs hpa"),
+        (("mode: shadow", "mode: floor, hpa: grammar, hpa: x"), "stands twice"),
+        (('query: "sum(rate(gateway_requests_total[1m]))"', ""), "exactly one of query"),
+        (("http://prometheus", "http://u:pw@prometheus"), "password must not stand in the file"),
+        (("http://prometheus:9090", "prometheus:9090"), "should match pattern"),
+        (("maxReplicas: 400", "maxReplicas: 400\n  policy: {name: magic}"), "is not a policy"),
+        (
+            ("maxReplicas: 400", "maxReplicas: 400\n  history: {timeZone: Mars/Olympus}"),
+            "is not an IANA time zone",
+        ),
+        (
+            (
+                "maxReplicas: 400",
+                "maxReplicas: 400\n  leadTime: {p50Seconds: 200, p95Seconds: 100}",
+            ),
+            "p50Seconds must not exceed p95Seconds",
+        ),
+        (("maxReplicas: 400", "maxReplicas: 4e99"), "valid integer"),
+        (("qpsPerReplica: 1080", "qpsPerReplica: .nan"), "finite number"),
+        (("name: grammar\n", 'name: "<script>"\n'), "should match pattern"),
+    ],
+)
+def test_each_mistake_has_its_message(
+    tmp_path: Path, change: tuple[str, str], expected: str
+) -> None:
+    assert expected in refusal(tmp_path, MINIMAL.replace(*change))
+
+
+def test_two_workloads_on_one_target_are_refused(tmp_path: Path) -> None:
+    second = MINIMAL.split("workloads:\n")[1].replace("name: grammar\n", "name: other\n")
+    assert "target used by more than one workload: llm/grammar" in refusal(
+        tmp_path, MINIMAL + second
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("{", "not valid YAML"), ("[]", "expected a mapping"), ("a: &a [*a]", "known key")],
+)
+def test_files_that_are_no_settings(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in refusal(tmp_path, text)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"nowhere.yaml: cannot be read: No such file"):
+        load_settings(tmp_path / "nowhere.yaml")
+
+
+def test_secrets_come_from_files_and_variables_only(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("hunter2\n")
+    auth = f"basicAuth: {{username: u, passwordFile: {secret}}}"
+    settings = load(tmp_path, MINIMAL.replace('9090"}', f'9090", {auth}}}'))
+    assert settings.prometheus.basic_auth is not None
+    assert settings.prometheus.basic_auth.password() == "hunter2"
+    assert "hunter2" not in repr(settings)
+
+
+def test_the_published_schema_is_the_current_one() -> None:
+    published = json.loads((ROOT / "docs" / "settings.schema.json").read_text())
+    assert published == Settings.model_json_schema(by_alias=True)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_example_is_valid(path: Path) -> None:
+    assert load_settings(path).workloads
