@@ -1,0 +1,1 @@
+"""The decision log, and what is read from it."""

@@ -1,0 +1,104 @@
+"""Opening the database and bringing its tables up to date."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from scaler.ports import StoreError
+
+
+def open_engine(url: str) -> Engine:
+    """An engine for an SQLite or PostgreSQL URL; raises StoreError where it is neither."""
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise StoreError(
+                f"database {parsed.render_as_string()}: expected sqlite:///FILE or "
+                f"postgresql+psycopg://USER@HOST/NAME"
+            )
+        engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() == "postgresql")
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise StoreError(
+            "the database URL cannot be read: expected sqlite:///FILE or "
+            "postgresql+psycopg://USER@HOST/NAME"
+        ) from error
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            f"the driver for {parsed.drivername} is not installed: pip install "
+            f"'daybreak-autoscaler[postgres]' and write the URL as postgresql+psycopg://..."
+        ) from error
+    if parsed.get_backend_name() == "sqlite":
+        event.listen(engine, "connect", _tune_sqlite)
+    return engine
+
+
+def upgrade(engine: Engine) -> str:
+    """Create or migrate the tables; returns the revision reached. Raises StoreError."""
+    try:
+        with engine.begin() as connection:
+            config = _alembic()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except SQLAlchemyError as error:
+        raise StoreError(f"the database cannot be upgraded: {reason(error)}") from error
+    return head()
+
+
+def revision(engine: Engine) -> str | None:
+    """The revision that the database is at, or None where it holds no tables of ours."""
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    except SQLAlchemyError as error:
+        raise StoreError(f"the database cannot be opened: {reason(error)}") from error
+
+
+def head() -> str:
+    """The revision that this version of the program works with."""
+    found = ScriptDirectory.from_config(_alembic()).get_current_head()
+    assert found is not None
+    return found
+
+
+def prepare(engine: Engine) -> None:
+    """Create the tables in an empty database; raises StoreError where they are of another
+    version, since migrating real data is the operator's decision."""
+    at = revision(engine)
+    if at is None:
+        upgrade(engine)
+    elif at != head():
+        raise StoreError(
+            f"the database is at schema {at}, this version needs {head()}: back it up, then run "
+            f"daybreak db upgrade"
+        )
+
+
+def reason(error: SQLAlchemyError) -> str:
+    """The driver's own words, on one line, without SQL and parameters."""
+    cause = getattr(error, "orig", None) or error
+    return " ".join(str(cause).split())[:300]
+
+
+def _alembic() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(resources.files("storage") / "migrations"))
+    return config
+
+
+def _tune_sqlite(connection: Any, _record: object) -> None:
+    """WAL lets the live page read while the loop writes; NORMAL is durable against a crash of
+    the process, and loses at most the last moments at a power cut."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA busy_timeout=5000")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()

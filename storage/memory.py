@@ -1,0 +1,57 @@
+"""MemoryDecisionStore: the decision log of a simulation, gone when it ends."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+
+from forecaster.forecast import FittedModel
+from policies.context import PastDecision, ScalingContext
+from policies.decision import Decision, Outcome
+
+
+class MemoryDecisionStore:
+    """Implements DecisionStore."""
+
+    def __init__(self) -> None:
+        self.decisions: dict[str, list[Decision]] = defaultdict(list)
+        self.outcomes: dict[int, Outcome] = {}
+        self._past: dict[str, list[PastDecision]] = defaultdict(list)
+        self._models: dict[str, FittedModel] = {}
+        self._last_id = 0
+
+    def recent(self, workload: str, since: datetime) -> Sequence[PastDecision]:
+        past = self._past[workload]
+        first = len(past)
+        while first and past[first - 1].at >= since:
+            first -= 1
+        return past[first:]
+
+    def last_epoch(self, workload: str) -> int:
+        decisions = self.decisions[workload]
+        return decisions[-1].epoch if decisions else 0
+
+    def record(self, context: ScalingContext, decision: Decision) -> int:
+        self._last_id += 1
+        self.decisions[context.workload].append(decision)
+        self._past[context.workload].append(
+            PastDecision(
+                context.now,
+                decision.current,
+                decision.recommended,
+                decision.desired,
+                context.demand_qps,
+                context.observation.concurrency,
+            )
+        )
+        return self._last_id
+
+    def record_outcome(self, decision_id: int, at: datetime, outcome: Outcome) -> None:  # noqa: ARG002
+        self.outcomes[decision_id] = outcome
+
+    def save_model(self, workload: str, fitted: FittedModel) -> None:
+        self._models[workload] = fitted
+
+    def latest_model(self, workload: str) -> FittedModel | None:
+        return self._models.get(workload)

