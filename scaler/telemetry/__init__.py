@@ -1,0 +1,1 @@
+"""Prometheus and what speaks like it: history, signals, and what is wrong with them."""
