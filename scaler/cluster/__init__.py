@@ -1,0 +1,1 @@
+"""The Kubernetes cluster: reading and writing what is scaled."""

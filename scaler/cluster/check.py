@@ -1,0 +1,202 @@
+"""What is wrong with a target before the first decision is made for it.
+
+Knows what each mode needs of the cluster: the objects, their bounds and the permissions. Nothing is
+written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kubernetes.client import (
+    AuthorizationV1Api,
+    CustomObjectsApi,
+    V1ResourceAttributes,
+    V1SelfSubjectAccessReview,
+    V1SelfSubjectAccessReviewSpec,
+)
+
+from scaler.cluster.api import (
+    Autoscaler,
+    Autoscalers,
+    ClusterClient,
+    ClusterError,
+    Deployment,
+    FaultKind,
+    ask,
+    read_deployment,
+)
+from scaler.cluster.targets import keda_message, rival_message
+from scaler.finding import Finding, Severity
+from scaler.settings import Mode, Target, Workload
+
+HPA_RESOURCE = ("autoscaling", "horizontalpodautoscalers")
+
+
+def check_target(api: ClusterClient, workload: Workload) -> list[Finding]:
+    """Everything that would keep the workload's mode from working; an error is never raised."""
+    target = workload.target
+    subject = f"Deployment {target.namespace}/{target.name}"
+    try:
+        found = read_deployment(api, target.namespace, target.name)
+    except ClusterError as error:
+        first = Finding(Severity.ERROR, subject, str(error) + _way_out(error))
+        if error.unreachable or error.kind is FaultKind.UNAUTHENTICATED:
+            return [first]
+        return [first, *_autoscaling(api, workload), *_permissions(api, target)]
+    return [
+        _deployment(subject, found, target),
+        *_autoscaling(api, workload),
+        *_permissions(api, target),
+    ]
+
+
+def _way_out(error: ClusterError) -> str:
+    if error.kind is FaultKind.MISSING:
+        return "; check the target's namespace and name, daybreak never creates one"
+    return ""
+
+
+def _deployment(subject: str, found: Deployment, target: Target) -> Finding:
+    if found.paused and target.mode is Mode.SCALE:
+        return Finding(Severity.WARNING, subject, "is paused; nothing is written until it resumes")
+    return Finding(Severity.OK, subject, f"found with {found.replicas} replicas")
+
+
+def _autoscaling(api: ClusterClient, workload: Workload) -> Iterator[Finding]:
+    target = workload.target
+    try:
+        if target.mode is Mode.FLOOR and target.hpa:
+            hpa = Autoscalers(api, target.namespace).read(target.hpa)
+            yield from _floor(hpa, workload)
+        if target.mode is Mode.SCALE:
+            yield from _rivals(api, target)
+    except ClusterError as error:
+        yield Finding(Severity.ERROR, "autoscaling", str(error) + _hpa_way_out(error, target))
+
+
+def _hpa_way_out(error: ClusterError, target: Target) -> str:
+    if error.kind is FaultKind.MISSING:
+        return f"; create the HPA for Deployment {target.name}, or name another in target.hpa"
+    return ""
+
+
+def _floor(hpa: Autoscaler, workload: Workload) -> Iterator[Finding]:
+    target = workload.target
+    subject = f"HPA {target.namespace}/{hpa.name}"
+    wrong = list(_floor_errors(hpa, workload))
+    yield from (Finding(Severity.ERROR, subject, message) for message in wrong)
+    if workload.max_replicas > hpa.max_replicas >= workload.min_replicas:
+        yield Finding(
+            Severity.WARNING,
+            subject,
+            f"workload maxReplicas {workload.max_replicas} exceeds the HPA's {hpa.max_replicas}, "
+            "where every floor is held; raise the HPA's or lower the workload's",
+        )
+    elif not wrong:
+        yield Finding(
+            Severity.OK, subject, f"minReplicas {hpa.min_replicas}, maxReplicas {hpa.max_replicas}"
+        )
+
+
+def _floor_errors(hpa: Autoscaler, workload: Workload) -> Iterator[str]:
+    target = workload.target
+    if hpa.target != ("Deployment", target.name):
+        yield (
+            f"scales {' '.join(hpa.target)}, not Deployment {target.name}; name the right HPA in "
+            "target.hpa"
+        )
+    if hpa.keda:
+        yield keda_message(f"HPA {target.namespace}/{hpa.name}")
+    if workload.min_replicas > hpa.max_replicas:
+        yield (
+            f"workload minReplicas {workload.min_replicas} exceeds the HPA's maxReplicas "
+            f"{hpa.max_replicas}; lower the one or raise the other"
+        )
+
+
+def _rivals(api: ClusterClient, target: Target) -> Iterator[Finding]:
+    label = f"Deployment {target.namespace}/{target.name}"
+    rivals = Autoscalers(api, target.namespace).on_deployment(target.name)
+    if rivals:
+        yield Finding(Severity.ERROR, "autoscaling", rival_message(label, rivals))
+        return
+    scaled = _scaled_objects(api, target)
+    if scaled:
+        names = ", ".join(scaled)
+        message = f"{label} belongs to the ScaledObject {names}; use mode metric, or remove it"
+        yield Finding(Severity.ERROR, "autoscaling", message)
+        return
+    yield Finding(Severity.OK, "autoscaling", f"nothing else scales {label}")
+
+
+def _scaled_objects(api: ClusterClient, target: Target) -> list[str]:
+    """Names of the ScaledObjects on the Deployment; a paused one has no HPA to show for it."""
+    custom = CustomObjectsApi(api)
+    try:
+        found: Any = ask(
+            api,
+            "list",
+            f"scaledobjects.keda.sh in {target.namespace}",
+            lambda: custom.list_namespaced_custom_object(
+                "keda.sh", "v1alpha1", target.namespace, "scaledobjects"
+            ),
+        )
+    except ClusterError as error:
+        # Without KEDA there is no such resource; without the permission, its HPA still shows.
+        if error.kind in (FaultKind.MISSING, FaultKind.DENIED):
+            return []
+        raise
+    return [
+        item["metadata"]["name"]
+        for item in found.get("items") or []
+        if item["spec"]["scaleTargetRef"].get("name") == target.name
+        and item["spec"]["scaleTargetRef"].get("kind", "Deployment") == "Deployment"
+    ]
+
+
+def _needed(target: Target) -> Iterator[V1ResourceAttributes]:
+    def need(verb: str, group: str, resource: str, name: str | None = None) -> V1ResourceAttributes:
+        return V1ResourceAttributes(
+            verb=verb, group=group, resource=resource, name=name, namespace=target.namespace
+        )
+
+    yield need("list", "", "pods")
+    yield need("get", "apps", "deployments", target.name)
+    if target.mode is Mode.FLOOR:
+        yield need("get", *HPA_RESOURCE, target.hpa)
+        yield need("patch", *HPA_RESOURCE, target.hpa)
+    if target.mode is Mode.SCALE:
+        yield need("patch", "apps", "deployments", target.name)
+        yield need("list", *HPA_RESOURCE)
+
+
+def _permissions(api: ClusterClient, target: Target) -> Iterator[Finding]:
+    try:
+        missing = [_spelt(need) for need in _needed(target) if not _allowed(api, need)]
+    except ClusterError as error:
+        yield Finding(Severity.WARNING, "permissions", f"could not be asked for: {error}")
+        return
+    if missing:
+        message = f"missing in namespace {target.namespace}: {'; '.join(missing)}; grant in a Role"
+        yield Finding(Severity.ERROR, "permissions", message)
+    else:
+        yield Finding(Severity.OK, "permissions", f"sufficient for mode {target.mode}")
+
+
+def _spelt(need: V1ResourceAttributes) -> str:
+    resource = f"{need.resource}.{need.group}" if need.group else need.resource
+    return f"{need.verb} {resource}" + (f" {need.name}" if need.name else "")
+
+
+def _allowed(api: ClusterClient, need: V1ResourceAttributes) -> bool:
+    review = V1SelfSubjectAccessReview(spec=V1SelfSubjectAccessReviewSpec(resource_attributes=need))
+    access = AuthorizationV1Api(api)
+    answer = ask(
+        api,
+        "create",
+        "selfsubjectaccessreviews.authorization.k8s.io",
+        lambda: access.create_self_subject_access_review(review),
+    )
+    return answer.status is not None and answer.status.allowed
