@@ -1,0 +1,1 @@
+"""The same loop on virtual time, against a simulated fleet."""

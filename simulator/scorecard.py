@@ -1,0 +1,113 @@
+"""Scorecard: what a fleet's run was worth, in requests, latency and pod-hours.
+
+bad(minute) = failed + max(0, late - 1 % of the minute's requests): a healthy minute counts zero
+although a P99 objective lets a few of its requests be late; an overloaded one counts nearly all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from forecaster.history import Floats
+from simulator.clairvoyant import need, optimum_pod_slots
+from simulator.engines.fluid import late_share, latency_quantiles
+from simulator.fleet import SimulatedFleet
+
+CLAIRVOYANT_SLOT_SECONDS = 15
+LATE_ALLOWANCE = 0.01
+LEVELS = (0.5, 0.95, 0.99, 0.999)
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """`excess` is pod-hours over the clairvoyant optimum, minus 1; ratios are of all requests."""
+
+    policy: str
+    pod_hours: float
+    clairvoyant_pod_hours: float
+    requests: int
+    bad_requests: float
+    late_ratio: float
+    failed_ratio: float
+    p50_seconds: float
+    p95_seconds: float
+    p99_seconds: float
+    p999_seconds: float
+    minutes: int
+    minutes_p99_over_slo: int
+    worst_minute: int
+    worst_minute_p99: float
+    scale_ups: int
+    scale_downs: int
+    max_replicas: int
+    p99_by_minute: Floats
+    demand_by_minute: Floats
+    ready_by_minute: Floats
+    billed_by_minute: Floats
+    need_by_minute: Floats
+
+    @property
+    def excess(self) -> float:
+        return self.pod_hours / self.clairvoyant_pod_hours - 1
+
+    @property
+    def bad_ratio(self) -> float:
+        return self.bad_requests / self.requests if self.requests else 0.0
+
+
+def score(
+    policy: str, fleet: SimulatedFleet, slo_seconds: float, qps_per_replica: float
+) -> Scorecard:
+    """Score whole minutes of a fleet's run; raises ValueError where there is none."""
+    minutes = len(fleet.ready_by_second) // 60
+    if minutes == 0:
+        raise ValueError("nothing to score: the run is shorter than a minute")
+    engine, seconds = fleet.engine, minutes * 60
+    whole = slice(0, seconds)
+    group = np.arange(engine.seconds) // 60
+    by_minute = latency_quantiles(engine, group, (0.99,))[:minutes, 0]
+    overall = latency_quantiles(engine, np.zeros(engine.seconds, dtype=np.int64), LEVELS)[0]
+    late = (engine.served * late_share(engine, slo_seconds))[whole].reshape(minutes, 60).sum(1)
+    failed = engine.failed[whole].reshape(minutes, 60).sum(1)
+    requests = fleet.arrivals[whole].reshape(minutes, 60).sum(1)
+    bad = failed + np.maximum(0.0, late - LATE_ALLOWANCE * requests)
+    worst = int(np.nanargmax(by_minute))
+    total = float(requests.sum())
+    return Scorecard(
+        policy=policy,
+        pod_hours=float(fleet.billed_by_second[whole].sum()) / 3600,
+        clairvoyant_pod_hours=_clairvoyant_hours(fleet, seconds, qps_per_replica),
+        requests=round(total),
+        bad_requests=float(bad.sum()),
+        late_ratio=float(late.sum()) / total,
+        failed_ratio=float(failed.sum()) / total,
+        p50_seconds=float(overall[0]),
+        p95_seconds=float(overall[1]),
+        p99_seconds=float(overall[2]),
+        p999_seconds=float(overall[3]),
+        minutes=minutes,
+        minutes_p99_over_slo=int((by_minute > slo_seconds).sum()),
+        worst_minute=worst,
+        worst_minute_p99=float(by_minute[worst]),
+        scale_ups=fleet.scale_ups,
+        scale_downs=fleet.scale_downs,
+        max_replicas=int(fleet.billed_by_second[whole].max()),
+        p99_by_minute=by_minute,
+        demand_by_minute=requests / 60,
+        ready_by_minute=_minutes(fleet.ready_by_second[whole]),
+        billed_by_minute=_minutes(fleet.billed_by_second[whole]),
+        need_by_minute=need(requests / 60, qps_per_replica).astype(np.float64),
+    )
+
+
+def _minutes(by_second: Floats) -> Floats:
+    return np.asarray(by_second.reshape(-1, 60).mean(axis=1), dtype=np.float64)
+
+
+def _clairvoyant_hours(fleet: SimulatedFleet, seconds: int, qps_per_replica: float) -> float:
+    slot = CLAIRVOYANT_SLOT_SECONDS
+    demand = fleet.arrivals[:seconds].reshape(-1, slot).mean(axis=1)
+    cold_slots = round(fleet.settings.cold_start.p50_seconds / slot)
+    return optimum_pod_slots(need(demand, qps_per_replica), cold_slots) * slot / 3600

@@ -1,0 +1,198 @@
+"""The fleet, its pods and what they are worth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from forecaster.history import TrafficHistory
+from policies.decision import OutcomeKind
+from scaler.ports import MetricsError
+from simulator.clairvoyant import need, optimum_pod_slots
+from simulator.engines.fluid import FluidEngine, late_share, latency_quantiles
+from simulator.fleet import ColdStart, FleetSettings, SimulatedFleet
+from simulator.pod import PROFILES
+from simulator.scorecard import score
+from tests.traffic import MONDAY
+
+PROFILE = PROFILES["h100-1200"]
+
+
+def flat(qps: float, minutes: int = 120) -> TrafficHistory:
+    return TrafficHistory("flat", MONDAY, 60, np.full(minutes, qps))
+
+
+def fleet(qps: float = 10_800.0, replicas: int = 14, cold: float = 180.0) -> SimulatedFleet:
+    """An hour of history, then an hour to serve."""
+    settings = FleetSettings(PROFILE, ColdStart(cold, cold), replicas)
+    return SimulatedFleet(flat(qps), MONDAY + timedelta(hours=1), settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "saturation", "within"),
+    [("h100-1200", 1194, 1080), ("h100-750", 758, 517), ("l40s", 304, 230)],
+)
+def test_profiles_saturate_where_the_study_says(
+    name: str, saturation: float, within: float
+) -> None:
+    profile = PROFILES[name]
+    assert profile.saturation_qps == pytest.approx(saturation, rel=0.002)
+    assert profile.capacity_within(1.0) == pytest.approx(within, rel=0.01)
+    assert np.diff(profile.length_cdf).min() >= 0
+    mean = float((1 - profile.length_cdf).sum())
+    assert mean == pytest.approx(50.0, rel=0.002)
+
+
+def test_a_profile_that_cannot_meet_the_objective_says_so() -> None:
+    slow = replace(PROFILE, name="slow", t0_seconds=0.02)
+    with pytest.raises(ValueError, match="slow is above 1 s even when idle"):
+        slow.capacity_within(1.0)
+
+
+def test_steady_latency_matches_the_study() -> None:
+    """840 requests/s a pod: P99 of 705 to 708 ms before the 10 ms front end."""
+    engine = FluidEngine(PROFILE, 60)
+    for second in range(60):
+        engine.advance(second, 840.0 * 100, 100)
+    p99 = latency_quantiles(engine, np.zeros(60, dtype=np.int64), (0.99,))[0, 0]
+    assert p99 == pytest.approx(0.706 + 0.010, rel=0.01)
+    assert late_share(engine, 1.0).mean() == pytest.approx(0.0012, abs=0.0005)
+
+
+def test_a_backlog_makes_every_request_wait_and_is_worked_off() -> None:
+    engine = FluidEngine(PROFILE, 200)
+    for second in range(200):
+        engine.advance(second, 1300.0 if second < 60 else 900.0, 1)
+    assert engine.wait[59] == pytest.approx(60 * (1300 - 1194.5) / 1194.5, rel=0.02)
+    assert engine.waiting[150] == 0
+    assert (late_share(engine, 1.0)[20:60] > 0.9).all()
+
+
+def test_requests_are_served_dropped_or_waiting() -> None:
+    engine = FluidEngine(PROFILE, 300)
+    offered = 5000.0
+    for second in range(300):
+        engine.advance(second, offered, 2)
+    total = engine.served.sum() + engine.failed.sum()
+    assert total == pytest.approx(300 * offered, rel=0.001)
+    assert engine.backlog <= 2 * PROFILE.saturation_qps * PROFILE.timeout_seconds + 1
+
+
+def test_nobody_serves_without_pods() -> None:
+    engine = FluidEngine(PROFILE, 60)
+    for second in range(60):
+        engine.advance(second, 100.0, 0)
+    assert engine.failed.sum() == pytest.approx(6000, rel=0.2)
+
+
+def test_a_pod_serves_only_after_its_cold_start() -> None:
+    world = fleet(replicas=5)
+    start = world.now
+    world.advance(start + timedelta(minutes=1))
+    seen = world.read(world.now)
+    assert world.apply(8, seen, 1).kind is OutcomeKind.APPLIED
+    world.advance(start + timedelta(minutes=3, seconds=59))
+    before = world.read(world.now)
+    assert (before.spec, before.ready, len(before.starting)) == (8, 5, 3)
+    assert before.starting[0] == start + timedelta(minutes=4)
+    world.advance(start + timedelta(minutes=4, seconds=1))
+    assert world.read(world.now).ready == 8
+
+
+def test_starting_pods_go_first_and_drained_ones_are_paid_until_gone() -> None:
+    world = fleet(replicas=5)
+    world.advance(world.now + timedelta(seconds=10))
+    world.apply(8, world.read(world.now), 1)
+    world.apply(4, world.read(world.now), 2)
+    after = world.read(world.now)
+    assert (after.spec, after.ready, after.draining, after.starting) == (4, 4, 1, ())
+    world.advance(world.now + timedelta(seconds=60))
+    assert world.billed_by_second[15] == 5
+    assert world.billed_by_second[-1] == 4
+
+
+def test_an_order_that_does_not_match_the_fleet_is_a_conflict() -> None:
+    world = fleet()
+    seen = replace(world.read(world.now), spec=3)
+    assert world.apply(9, seen, 1).kind is OutcomeKind.CONFLICT
+    assert world.read(world.now).spec == 14
+
+
+def test_a_policy_sees_nothing_earlier_than_in_life() -> None:
+    """A step in demand at minute 10 is not seen before it is scraped and has arrived."""
+    values = np.concatenate([np.full(70, 5_000.0), np.full(50, 10_000.0)])
+    traffic = TrafficHistory("step", MONDAY, 60, values)
+    world = SimulatedFleet(
+        traffic, MONDAY + timedelta(hours=1), FleetSettings(PROFILE, ColdStart(180, 180), 20)
+    )
+    step_at = world.now + timedelta(minutes=9, seconds=30)  # half a minute is interpolated
+    world.advance(step_at + timedelta(seconds=14))
+    assert world.observe(world.now).value.demand_qps == pytest.approx(5_000, rel=0.02)
+    assert world.observe(world.now).value.at <= world.now - timedelta(seconds=15)
+    with pytest.raises(MetricsError, match="nothing is known"):
+        world.demand_history(MONDAY, world.now + timedelta(minutes=1), 60)
+    world.advance(step_at + timedelta(minutes=3))
+    assert world.observe(world.now).value.demand_qps == pytest.approx(10_000, rel=0.02)
+
+
+def test_history_runs_on_into_what_was_served() -> None:
+    world = fleet()
+    world.advance(world.now + timedelta(minutes=10, seconds=20))
+    reading = world.demand_history(MONDAY, MONDAY + timedelta(minutes=70), 60)
+    assert len(reading.value) == 70
+    assert reading.value.values == pytest.approx(np.full(70, 10_800.0), rel=0.01)
+
+
+def test_the_closed_form_keeps_a_pod_across_short_gaps_only() -> None:
+    pods = np.array([1, 2, 1, 2, 1, 1, 1, 1, 2])
+    # Level 2: on at 1, 3, 8; free at the start costs its opening gap of 1, the gap of 1 is kept,
+    # the gap of 4 costs a cold start of 2.
+    assert optimum_pod_slots(pods, 2) == 9 + (3 + 1 + 1 + 2)
+    assert optimum_pod_slots(np.zeros(5, dtype=np.int64), 2) == 0
+
+
+@pytest.mark.parametrize("cold", [0, 1, 3, 10])
+def test_the_closed_form_is_never_beaten_by_a_brute_force_schedule(cold: int) -> None:
+    """Against dynamic programming over every fleet size, on random needs."""
+    rng = np.random.default_rng(4)
+    for _ in range(60):
+        pods = rng.integers(0, 5, 12)
+        assert optimum_pod_slots(pods, cold) == _brute_force(pods.tolist(), cold)
+
+
+def _brute_force(pods: list[int], cold: int) -> int:
+    best = {size: size for size in range(5) if size >= pods[0]}  # the first stock is free
+    for wanted in pods[1:]:
+        best = {
+            size: min(cost + size + cold * max(0, size - before) for before, cost in best.items())
+            for size in range(5)
+            if size >= wanted
+        }
+    return min(best.values())
+
+
+def test_need_rounds_up_but_not_for_a_rounding_error() -> None:
+    assert need(np.array([0.0, 1.0, 1080.0, 1080.1]), 1080.0).tolist() == [0, 1, 1, 2]
+
+
+def test_a_healthy_hour_counts_no_bad_request() -> None:
+    world = fleet()
+    world.advance(world.now + timedelta(hours=1))
+    card = score("static", world, 1.0, 1080.0)
+    assert card.bad_ratio == 0
+    assert card.late_ratio > 0
+    assert card.pod_hours == pytest.approx(14.0)
+    assert card.minutes == 60
+    assert card.clairvoyant_pod_hours == pytest.approx(10.5, rel=0.05)
+
+
+def test_an_overloaded_hour_counts_nearly_all() -> None:
+    world = fleet(replicas=8)
+    world.advance(world.now + timedelta(hours=1))
+    card = score("static", world, 1.0, 1080.0)
+    assert card.bad_ratio > 0.95
+    assert card.failed_ratio > 0.05
+    assert card.minutes_p99_over_slo == 60

@@ -1,0 +1,108 @@
+"""Traces: the CSV contract, and generated ones."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simulator.trace import (
+    Diurnal,
+    TraceError,
+    arrivals_by_second,
+    generate,
+    read_trace,
+    scaled_to_peak,
+    with_surge,
+)
+from tests.traffic import MONDAY
+
+GOOD = "timestamp,qps\n2026-03-02T00:00:00Z,10\n2026-03-02T00:01:00Z,\n2026-03-02T00:02:00Z,12.5\n"
+
+
+def write(tmp_path: Path, text: str | bytes) -> Path:
+    path = tmp_path / "trace.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_trace_is_read_with_its_gaps(tmp_path: Path) -> None:
+    trace = read_trace(write(tmp_path, GOOD))
+    assert (trace.start, trace.step_seconds) == (MONDAY, 60)
+    assert np.array_equal(trace.values, [10, np.nan, 12.5], equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "line 1: expected the header timestamp,qps, got 'nothing'"),
+        ("time,rate\n", "line 1: expected the header timestamp,qps, got 'time,rate'"),
+        ("timestamp,qps\n", "at least two rows"),
+        (GOOD.replace(",10", ",-1"), "line 2: expected a rate >= 0 or an empty field, got '-1'"),
+        (GOOD.replace(",10", ",nan"), "line 2: expected a rate"),
+        (GOOD.replace(",10", ",1e999"), "line 2: expected a rate"),
+        (GOOD.replace(",10", ",10,3"), "line 2: expected two fields, got 3"),
+        (GOOD.replace("00:02:00Z", "00:03:00Z"), "line 4: expected 2026-03-02T00:02:00"),
+        (GOOD.replace("00:01:00Z", "23:00:00Z"), "line 4: expected 2026-03-03T22:00:00"),
+        (GOOD.replace("00:01:00Z", "00:00:00Z"), "fixed rising step of 0 s"),
+        (GOOD.replace("00:01:00Z", "00:01:00"), "line 3: expected UTC"),
+        (GOOD.replace("00:01:00Z", "00:01:00+02:00"), "line 3: expected UTC"),
+        (GOOD.replace("2026-03-02T00:01:00Z", "yesterday"), "line 3: expected an ISO-8601"),
+        (b"\x89PNG\r\n\x1a\n\x00\xff\xfe", "not CSV text in UTF-8"),
+    ],
+)
+def test_a_broken_trace_is_told_where(tmp_path: Path, text: str | bytes, expected: str) -> None:
+    with pytest.raises(TraceError) as caught:
+        read_trace(write(tmp_path, text))
+    assert expected in str(caught.value)
+    assert "trace.csv" in str(caught.value)
+
+
+def test_a_missing_trace_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match=r"no.csv: cannot be read"):
+        read_trace(tmp_path / "no.csv")
+
+
+def test_scaling_puts_the_highest_step_at_the_peak(tmp_path: Path) -> None:
+    scaled = scaled_to_peak(read_trace(write(tmp_path, GOOD)), 200_000)
+    assert np.nanmax(scaled.values) == 200_000
+
+
+def test_the_same_seed_gives_the_same_trace_and_another_another() -> None:
+    shape = Diurnal()
+    first, again = generate(shape, MONDAY, 2, 1), generate(shape, MONDAY, 2, 1)
+    assert np.array_equal(first.values, again.values)
+    assert not np.array_equal(first.values, generate(shape, MONDAY, 2, 2).values)
+
+
+def test_a_generated_week_has_its_peaks_and_its_quiet_weekend() -> None:
+    trace = generate(Diurnal(), MONDAY, 7, 1)
+    days = trace.values.reshape(7, 1440)
+    assert 180_000 < days[:5].max() < 230_000
+    assert days[5:].max() < 0.9 * days[:5].max()
+    assert days.min() < 0.25 * days.max()
+
+
+def test_a_surge_rises_and_fades_and_leaves_the_rest() -> None:
+    flat = generate(Diurnal(noise=0.0), MONDAY, 1, 1)
+    at = MONDAY + timedelta(hours=12)
+    surged = with_surge(flat, at, rise_minutes=10, fade_minutes=20, ratio=1.5)
+    ratio = surged.values / flat.values
+    assert ratio.max() == pytest.approx(1.5)
+    assert int(ratio.argmax()) == 12 * 60 + 9
+    assert (ratio[: 12 * 60] == 1).all()
+    assert (ratio[12 * 60 + 31 :] == 1).all()
+
+
+def test_arrivals_are_poisson_counts_of_the_rate() -> None:
+    trace = generate(Diurnal(noise=0.0), MONDAY, 1, 1)
+    arrivals = arrivals_by_second(trace, seed=3)
+    noon = slice(11 * 3600, 12 * 3600)
+    rate = trace.values[11 * 60 : 12 * 60].mean()
+    assert arrivals[noon].mean() == pytest.approx(rate, rel=0.002)
+    residual = arrivals[noon] - np.convolve(arrivals[noon], np.ones(31) / 31, mode="same")
+    spread = residual[40:-40].var() / rate
+    assert 0.85 < spread < 1.1
+    assert np.array_equal(arrivals, arrivals_by_second(trace, seed=3))
