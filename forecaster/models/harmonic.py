@@ -15,7 +15,8 @@ from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
-import statsmodels.api as sm
+from statsmodels.robust.norms import HuberT
+from statsmodels.robust.robust_linear_model import RLM
 from statsmodels.tsa.ar_model import AutoReg
 
 from forecaster.calendar import DAY_SECONDS, WEEK_SECONDS, fourier, local_seconds
@@ -126,7 +127,7 @@ class Harmonic:
         logs = log_demand(coarse, offset)[known]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a few reweighted passes are enough by intent
-            fit = sm.RLM(logs, design, M=sm.robust.norms.HuberT()).fit(maxiter=4)
+            fit = RLM(logs, design, M=HuberT()).fit(maxiter=4)
         cycle = np.asarray(fit.params, dtype=np.float64)
         residuals = log_demand(history, offset) - self._cycle_at(
             history.epoch_seconds(), cycle, weekly

@@ -19,7 +19,12 @@ from scaler.finding import Finding, Severity
 from scaler.ports import MetricsError, Reading
 from scaler.settings import Prometheus, Workload
 from scaler.telemetry.client import Answer, PrometheusClient, Question, Series
-from scaler.telemetry.promql import demand_query, newest_scrape_query, signal_queries
+from scaler.telemetry.promql import (
+    SIGNALS,
+    demand_query,
+    newest_scrape_query,
+    signal_queries,
+)
 from scaler.telemetry.samples import Trusted, parse_sample, trusted_samples
 
 # Prometheus refuses more than 11,000 points a series.
@@ -28,26 +33,47 @@ CHUNK_POINTS = 10_000
 SIGNALS_SECONDS = 2.0
 # The workers give up by themselves at the deadline; only a hung name resolution outlasts it.
 GRACE_SECONDS = 0.5
+SHORT_HISTORY_SECONDS = 3600
 DROPPED_RATIO = 0.01
 CLOCK_SKEW_SECONDS = 5.0
 REACTIVE_DAYS = 2.0
 
 
+class PrometheusLines:
+    """Threads and connections to one Prometheus, shared by all workloads that it measures.
+
+    Demand, the time of its newest scrape and every signal of a workload are asked for at once;
+    `workloads` is how many are decided side by side.
+    """
+
+    def __init__(self, prometheus: Prometheus, workloads: int = 1) -> None:
+        self.client = PrometheusClient(prometheus)
+        self.workers = ThreadPoolExecutor(
+            workloads * (len(SIGNALS) + 2), thread_name_prefix="metrics"
+        )
+
+    def close(self) -> None:
+        """Wait for queries under way, each up to its deadline, and close the connections."""
+        self.workers.shutdown()
+        self.client.close()
+
+
 class PrometheusSource:
     """One workload's figures from one Prometheus; several threads may use it at once.
 
-    Close it, or use it in a `with` statement, to give up its threads and connections.
+    With no lines given it has its own; close it, or use it in a `with` statement, to give them up.
     """
 
-    def __init__(self, prometheus: Prometheus, workload: Workload) -> None:
+    def __init__(
+        self, prometheus: Prometheus, workload: Workload, lines: PrometheusLines | None = None
+    ) -> None:
         self._settings = prometheus
         self._workload = workload
-        self._client = PrometheusClient(prometheus)
+        self._own = PrometheusLines(prometheus) if lines is None else None
+        shared = lines or self._own
+        assert shared is not None
+        self._client, self._workers = shared.client, shared.workers
         self._signals = signal_queries(workload)
-        # Demand, the time of its newest scrape, and every signal are asked for at once.
-        self._workers = ThreadPoolExecutor(
-            len(self._signals) + 2, thread_name_prefix=f"metrics-{workload.name}"
-        )
 
     def __enter__(self) -> PrometheusSource:
         return self
@@ -61,9 +87,9 @@ class PrometheusSource:
         self.close()
 
     def close(self) -> None:
-        """Wait for queries under way, each up to its deadline, and close the connections."""
-        self._workers.shutdown()
-        self._client.close()
+        """Give up threads and connections of its own; shared ones stay."""
+        if self._own is not None:
+            self._own.close()
 
     def observe(self, now: datetime) -> Reading[Observation]:
         """Demand as it was metricLagSeconds ago, in requests a second, with the signals beside it.
@@ -121,7 +147,12 @@ class PrometheusSource:
     def _chunks(self, first: int, last: int, step_seconds: int) -> Iterator[Answer]:
         """The answers for the moments first, first + step, ..., last, none asked for twice."""
         query = demand_query(self._workload.demand, step_seconds)
-        deadline = SystemClock().monotonic() + self._settings.history_timeout_seconds
+        # The newest steps are read within a decision, the whole history beside it.
+        short = last - first <= SHORT_HISTORY_SECONDS
+        allowed = (
+            self._settings.timeout_seconds if short else self._settings.history_timeout_seconds
+        )
+        deadline = SystemClock().monotonic() + allowed
         question = Question(query, "history", deadline)
         span = (CHUNK_POINTS - 1) * step_seconds
         for begin in range(first, last + 1, span + step_seconds):

@@ -39,6 +39,9 @@ SCRAPE_OFFSET_SECONDS = 4
 
 GATEWAY = "gateway_requests_total"
 """Counter, labels `trace` (a trace's name) and `path` (/chat three quarters, /embed one)."""
+LIVE = "live_requests_total"
+"""Counter that goes on beyond the end, so that a process which asks for the present finds one."""
+LIVE_SECONDS = 2 * 3600
 YOUNG = "young_requests_total"
 """Counter of one day."""
 STOPPED = "stopped_requests_total"
@@ -65,6 +68,12 @@ class PrometheusServer:
     traces: dict[str, Floats]
     vllm_qps: float
     vllm_running: float
+
+    def live_qps(self, at: datetime) -> float:
+        """The rate, in requests a second, that LIVE counts in the minute around `at`."""
+        rates = _live(self.traces)
+        until_end = self.end.timestamp() + LIVE_SECONDS - at.timestamp()
+        return float(rates[len(rates) - 1 - int(until_end // 60)])
 
 
 @contextmanager
@@ -137,12 +146,18 @@ def _families(traces: dict[str, Floats], last: int) -> Iterator[str]:
             for line in _counted(f'{GATEWAY}{{trace="{name}",path="{path}"}}', share * rates, last)
         ),
     )
+    yield from _counter(LIVE, _counted(LIVE, _live(traces), last + LIVE_SECONDS))
     yield from _counter(YOUNG, _counted(YOUNG, np.full(1440, 5.0), last))
     yield from _counter(STOPPED, _counted(STOPPED, np.full(1440, 5.0), last - 600))
     yield f"# TYPE {NOT_A_NUMBER} gauge\n"
     yield from (f"{NOT_A_NUMBER} NaN {last - age}\n" for age in range(60, -1, -15))
     yield from _vllm(last)
     yield "# EOF\n"
+
+
+def _live(traces: dict[str, Floats]) -> Floats:
+    """What a daemon meets that is started now: recorded traffic where there is any."""
+    return traces.get("isp_uk", 50 * _daily())
 
 
 def _counter(name: str, lines: Iterable[str]) -> Iterator[str]:

@@ -154,7 +154,7 @@ def test_threads_do_not_share_a_deadline() -> None:
     with serving(answer) as server:
         prometheus = Prometheus.model_validate({"url": server.url, "timeoutSeconds": 0.5})
         with PrometheusSource(prometheus, workload()) as source, ThreadPoolExecutor(1) as refit:
-            fetch = refit.submit(source.demand_history, NOW - timedelta(hours=1), NOW, 60)
+            fetch = refit.submit(source.demand_history, NOW - timedelta(hours=2), NOW, 60)
             assert busy.wait(5)
             assert source.observe(NOW).value.demand_qps == 7.0
             assert fetch.result().value.values[-1] == 5.0

@@ -152,7 +152,7 @@ def test_local_time_moves_the_cycle_with_the_clocks() -> None:
         fitted = model.fit(cut(history, end), end, 60)
         forecast = model.predict(fitted, cut(history, after), after)
         actual = history.values[len(cut(history, after)) + 59]
-        return abs(forecast.at_level(0.5).values[59] / actual - 1)
+        return float(abs(forecast.at_level(0.5).values[59] / actual - 1))
 
     assert error("Europe/Berlin") < 0.005
     assert error("UTC") > 2 * error("Europe/Berlin")

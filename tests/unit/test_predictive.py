@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from forecaster.forecast import Forecast
 from policies.context import Observation, Problem, ProblemKind, ProblemSource
 from policies.decision import Reason
 from policies.engine import decide
@@ -69,7 +70,7 @@ def test_scales_down_at_once_to_what_the_forecast_holds() -> None:
 
 
 @pytest.mark.parametrize("forecast", [None, flat_forecast(50_000, trusted=False)])
-def test_without_a_trusted_forecast_demand_with_headroom_rules(forecast: object) -> None:
+def test_without_a_trusted_forecast_demand_with_headroom_rules(forecast: Forecast | None) -> None:
     context = replace(situation(current=5, demand=10_000.0), forecast=forecast)
     decision = decide(context)
     assert (decision.desired, decision.reason) == (12, Reason.OBSERVED_DEMAND)

@@ -11,7 +11,7 @@ import pytest
 from forecaster.history import TrafficHistory
 from policies.decision import OutcomeKind
 from scaler.ports import MetricsError
-from simulator.clairvoyant import need, optimum_pod_slots
+from simulator.clairvoyant import Limits, need, optimum_pod_slots, optimum_under_limits
 from simulator.engines.fluid import FluidEngine, late_share, latency_quantiles
 from simulator.fleet import ColdStart, FleetSettings, SimulatedFleet
 from simulator.pod import PROFILES
@@ -172,6 +172,33 @@ def _brute_force(pods: list[int], cold: int) -> int:
             if size >= wanted
         }
     return min(best.values())
+
+
+def test_the_closed_form_equals_the_linear_programme_on_500_random_cases() -> None:
+    rng = np.random.default_rng(11)
+    for _ in range(500):
+        slots, cold = int(rng.integers(1, 40)), int(rng.integers(0, 12))
+        pods = rng.integers(0, 7, slots)
+        programme = optimum_under_limits(pods, cold, Limits())
+        assert optimum_pod_slots(pods, cold) == pytest.approx(programme, abs=1e-6), (pods, cold)
+
+
+def test_limits_cost_and_their_optimum_is_whole() -> None:
+    rng = np.random.default_rng(12)
+    dearer = 0
+    for _ in range(60):
+        pods = rng.integers(0, 6, 30)
+        free = optimum_under_limits(pods, 3, Limits())
+        bound = optimum_under_limits(pods, 3, Limits(max_up=1, max_down=1, min_life_slots=4))
+        assert bound >= free - 1e-6
+        assert bound == pytest.approx(round(bound), abs=1e-6)
+        dearer += bound > free + 0.5
+    assert dearer > 30
+
+
+def test_a_need_beyond_every_schedule_is_said() -> None:
+    with pytest.raises(ValueError, match="no schedule meets the need"):
+        optimum_under_limits(np.array([1, 5]), 0, Limits(max_pods=3))
 
 
 def test_need_rounds_up_but_not_for_a_rounding_error() -> None:

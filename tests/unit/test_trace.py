@@ -8,15 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simulator.trace import (
-    Diurnal,
-    TraceError,
-    arrivals_by_second,
-    generate,
-    read_trace,
-    scaled_to_peak,
-    with_surge,
-)
+from simulator.traces.arrivals import poisson_counts, rates_by_second
+from simulator.traces.edit import scaled_to_peak, with_surge
+from simulator.traces.generate import Diurnal, generate
+from simulator.traces.trace_file import TraceError, read_trace
 from tests.traffic import MONDAY
 
 GOOD = "timestamp,qps\n2026-03-02T00:00:00Z,10\n2026-03-02T00:01:00Z,\n2026-03-02T00:02:00Z,12.5\n"
@@ -46,11 +41,11 @@ def test_a_trace_is_read_with_its_gaps(tmp_path: Path) -> None:
         (GOOD.replace(",10", ",10,3"), "line 2: expected two fields, got 3"),
         (GOOD.replace("00:02:00Z", "00:03:00Z"), "line 4: expected 2026-03-02T00:02:00"),
         (GOOD.replace("00:01:00Z", "23:00:00Z"), "line 4: expected 2026-03-03T22:00:00"),
-        (GOOD.replace("00:01:00Z", "00:00:00Z"), "fixed rising step of 0 s"),
+        (GOOD.replace("00:01:00Z", "00:00:00Z"), "line 3: expected a time whole seconds after"),
         (GOOD.replace("00:01:00Z", "00:01:00"), "line 3: expected UTC"),
         (GOOD.replace("00:01:00Z", "00:01:00+02:00"), "line 3: expected UTC"),
         (GOOD.replace("2026-03-02T00:01:00Z", "yesterday"), "line 3: expected an ISO-8601"),
-        (b"\x89PNG\r\n\x1a\n\x00\xff\xfe", "not CSV text in UTF-8"),
+        (b"\x89PNG\r\n\x1a\n\x00\xff\xfe", "expected CSV text in UTF-8, got binary data"),
     ],
 )
 def test_a_broken_trace_is_told_where(tmp_path: Path, text: str | bytes, expected: str) -> None:
@@ -98,11 +93,11 @@ def test_a_surge_rises_and_fades_and_leaves_the_rest() -> None:
 
 def test_arrivals_are_poisson_counts_of_the_rate() -> None:
     trace = generate(Diurnal(noise=0.0), MONDAY, 1, 1)
-    arrivals = arrivals_by_second(trace, seed=3)
+    arrivals = poisson_counts(rates_by_second(trace), seed=3)
     noon = slice(11 * 3600, 12 * 3600)
     rate = trace.values[11 * 60 : 12 * 60].mean()
     assert arrivals[noon].mean() == pytest.approx(rate, rel=0.002)
     residual = arrivals[noon] - np.convolve(arrivals[noon], np.ones(31) / 31, mode="same")
     spread = residual[40:-40].var() / rate
     assert 0.85 < spread < 1.1
-    assert np.array_equal(arrivals, arrivals_by_second(trace, seed=3))
+    assert np.array_equal(arrivals, poisson_counts(rates_by_second(trace), seed=3))

@@ -1,0 +1,1 @@
+"""Benchmarks: every number of the README and the docs comes from here."""

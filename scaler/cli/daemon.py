@@ -1,0 +1,88 @@
+"""`daybreak run` and `daybreak check`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from scaler.cli.output import BAD_INPUT, ConfigOption, JsonOption, write_json
+from scaler.clock import SystemClock
+from scaler.daemon import Daemon
+from scaler.finding import Finding, Severity
+from scaler.preflight import check_settings
+from scaler.settings import load_settings
+from scaler.status_server import StatusServer, build_app
+from scaler.wiring import Watch, build_rounds, live_ports, open_log
+from storage.decisions import SqlDecisionStore
+
+
+def run(
+    config: ConfigOption,
+    once: Annotated[bool, typer.Option("--once", help="Fit, decide once, record, end.")] = False,
+) -> None:
+    """Run the scaling daemon.
+
+    Example: daybreak run --config daybreak.yaml
+    """
+    settings = load_settings(config)
+    engine = open_log(settings.database.resolved_url())
+    clock = SystemClock()
+    watch = Watch(settings, clock)
+    store = SqlDecisionStore(engine)
+    rounds = build_rounds(settings, live_ports(settings, store, clock), watch)
+    jobs = rounds.jobs(settings.interval_seconds, settings.refit_interval_seconds)
+    if once:
+        now = clock.now()
+        for job in jobs:
+            job.run(now)
+        raise typer.Exit(1 if watch.unready() else 0)
+    server = StatusServer(
+        build_app(engine, watch.registry, watch.unready),
+        settings.server.host,
+        settings.server.port,
+    )
+    daemon = Daemon(rounds, jobs, clock)
+    clean = daemon.run(server.start)
+    server.stop()
+    engine.dispose()
+    _leave(0 if clean else 1)
+
+
+def check(config: ConfigOption, json_out: JsonOption = None) -> None:
+    """Check settings, connections, permissions and conflicts with other autoscalers.
+
+    Example: daybreak check --config daybreak.yaml
+    """
+    settings = load_settings(config)
+    findings = check_settings(settings, SystemClock())
+    write_findings(findings, json_out)
+    if any(finding.severity is Severity.ERROR for finding in findings):
+        raise typer.Exit(BAD_INPUT)
+
+
+def write_findings(findings: list[Finding], json_out: str | None) -> None:
+    if json_out is not None:
+        rows = [
+            {"severity": f.severity.value, "subject": f.subject, "message": f.message}
+            for f in findings
+        ]
+        write_json({"findings": rows}, json_out)
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    styles = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.ERROR: "red"}
+    for finding in findings:
+        style = styles[finding.severity]
+        console.print(f"[{style}]{finding.severity.value:<8}[/]", end="")
+        console.print(f"{finding.subject}: {finding.message}", markup=False)
+
+
+def _leave(status: int) -> None:
+    """Threads that still wait for a network answer must not keep the process alive; everything
+    that is to be kept is in the database by now."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

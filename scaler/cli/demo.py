@@ -1,0 +1,104 @@
+"""`daybreak demo`."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Engine
+
+from scaler.cli.output import DatabaseOption, configure_logs, write_text
+from scaler.clock import Pace
+from scaler.demo.report import LABELS, audit_report
+from scaler.demo.screen import DemoScreen
+from scaler.demo.service import demo_settings, run_demo, scenario
+from scaler.ports import StoreError
+from scaler.settings import Settings
+from scaler.status_server import StatusServer, build_app
+from scaler.wiring import Watch, open_log
+from simulator.clock import VirtualClock
+from simulator.scorecard import Scorecard
+from storage.decisions import SqlDecisionStore
+from storage.reports.report import render_html
+
+DEMO_DATABASE = Path("daybreak-demo.db")
+
+
+def demo(
+    speed: Annotated[
+        float, typer.Option(help="Virtual seconds a second; 0 runs as fast as it can.", min=0)
+    ] = 1440.0,
+    days: Annotated[int, typer.Option(help="Days to serve.", min=1, max=14)] = 1,
+    port: Annotated[int, typer.Option(help="Port of the live page.", min=0, max=65535)] = 9464,
+    report: Annotated[Path, typer.Option(help="Where the report goes.")] = Path(
+        "daybreak-demo-report.html"
+    ),
+    headless: Annotated[
+        bool, typer.Option("--headless", help="No live page, no pacing: for CI.")
+    ] = False,
+    database_url: DatabaseOption = None,
+) -> None:
+    """Watch the daemon's loop pre-scale an embedded fleet through a 200,000-QPS day.
+
+    Example: daybreak demo --speed 1440 --report report.html
+    """
+    configure_logs("warning")
+    console = Console()
+    settings = demo_settings(database_url or _fresh_demo_database(), days)
+    engine = open_log(settings.database.resolved_url())
+    _require_empty(engine, settings)
+    plan = scenario(days)
+    clock = VirtualClock(plan.starts_at)
+    watch = Watch(settings, clock)
+    with contextlib.ExitStack() as stack:
+        note = ""
+        if not headless:
+            server = StatusServer(
+                build_app(engine, watch.registry, watch.unready), settings.server.host, port
+            )
+            server.start()
+            stack.callback(server.stop)
+            note = f"live page: {server.url}"
+            console.print(note)
+        screen = stack.enter_context(DemoScreen(console, plan.starts_at, plan.until, note))
+        watch.listeners.append(screen.after_tick)
+        pace = Pace(plan.starts_at, 0.0 if headless else speed)
+        finished = run_demo(settings, plan, engine, watch, clock, pace.wait)
+    write_text(report, render_html(audit_report(finished, engine)))
+    console.print(_comparison(finished.scorecards))
+    console.print(f"report: {report}")
+
+
+def _fresh_demo_database() -> str:
+    """The demo's own file, begun anew: its virtual dates would mix with those of the last run."""
+    for suffix in ("", "-wal", "-shm"):
+        DEMO_DATABASE.with_name(DEMO_DATABASE.name + suffix).unlink(missing_ok=True)
+    return f"sqlite:///{DEMO_DATABASE}"
+
+
+def _require_empty(engine: Engine, settings: Settings) -> None:
+    name = settings.workloads[0].name
+    if SqlDecisionStore(engine).last_epoch(name):
+        raise StoreError(
+            f"the database already holds decisions of {name}; the demo needs an empty one"
+        )
+
+
+def _comparison(scorecards: tuple[Scorecard, ...]) -> Table:
+    table = Table(title="What it cost, and what it was worth")
+    for heading in ("policy", "GPU-hours", "over optimum", "bad requests", "P99", "worst minute"):
+        table.add_column(heading, justify="left" if heading == "policy" else "right")
+    for card in scorecards:
+        table.add_row(
+            LABELS[card.policy],
+            f"{card.pod_hours:,.0f}",
+            f"{card.excess:+.1%}",
+            f"{card.bad_ratio:.4%}",
+            f"{card.p99_seconds * 1000:,.0f} ms",
+            f"{card.worst_minute_p99 * 1000:,.0f} ms",
+        )
+    return table

@@ -1,0 +1,82 @@
+"""How things are said: JSON, tables, files written whole, errors as one clear message."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from scaler.ports import StoreError
+from scaler.settings import SettingsError
+from simulator.traces.trace_file import TraceError
+
+BAD_INPUT = 2
+
+ConfigOption = Annotated[
+    Path, typer.Option("--config", help="Settings file (YAML).", dir_okay=False)
+]
+JsonOption = Annotated[
+    str | None, typer.Option("--json", help="Write JSON to this file, or - for standard output.")
+]
+DatabaseOption = Annotated[str | None, typer.Option("--database", help="Database URL.")]
+
+
+class BadInputError(Exception):
+    """Options that do not go together, or name what is not there."""
+
+
+@contextlib.contextmanager
+def clear_errors() -> Iterator[None]:
+    """Bad input ends with one clear message and status 2, never with a traceback."""
+    try:
+        yield
+    except (SettingsError, StoreError, TraceError, BadInputError) as error:
+        typer.echo(f"daybreak: {error}", err=True)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def write_json(document: object, target: str) -> None:
+    """To a file, or to standard output with nothing else on it."""
+    text = json.dumps(document, indent=2, allow_nan=False)
+    if target == "-":
+        typer.echo(text)
+    else:
+        write_text(Path(target), text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all; raises BadInputError where the file cannot be written."""
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise BadInputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def configure_logs(level: str) -> None:
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise typer.BadParameter(f"expected debug, info, warning or error, got {level!r}")
+    plain = sys.stderr.isatty()
+    renderer = structlog.dev.ConsoleRenderer() if plain else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

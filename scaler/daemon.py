@@ -1,0 +1,97 @@
+"""The daemon: APScheduler runs the rounds on the wall clock until a signal ends it.
+
+Decisions and refits have a thread each, so that a slow fit never delays a decision. Jobs are
+declared here at every start; no job is ever stored.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from types import FrameType
+
+import structlog
+from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobEvent
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from scaler.ports import Clock
+from scaler.rounds import Job, Rounds
+
+GRACE_SECONDS = 8.0
+"""How long a stop waits for the work in hand; what is cut off after it was never half-written,
+since every write to the log and to the target is one transaction."""
+
+_log = structlog.get_logger("daybreak")
+
+
+class Daemon:
+    """Runs jobs on their intervals; `stop` may be called from a signal handler."""
+
+    def __init__(self, rounds: Rounds, jobs: Sequence[Job], clock: Clock) -> None:
+        self._rounds = rounds
+        self._clock = clock
+        self._stop = threading.Event()
+        self._scheduler = BackgroundScheduler(
+            timezone="UTC",
+            executors={job.name: ThreadPoolExecutor(1) for job in jobs},
+            job_defaults={"coalesce": True, "max_instances": 1},
+        )
+        self._scheduler.add_listener(_on_skipped, EVENT_JOB_MAX_INSTANCES | EVENT_JOB_MISSED)
+        for job in jobs:
+            self._add(job)
+
+    def run(self, on_started: Callable[[], None] = lambda: None) -> bool:
+        """Work until SIGTERM, SIGINT or `stop`; False where work in hand had to be cut off."""
+        previous = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        try:
+            self._scheduler.start()
+            on_started()
+            self._stop.wait()
+            return self._shut_down()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _add(self, job: Job) -> None:
+        self._scheduler.add_job(
+            partial(self._run_job, job.run),
+            IntervalTrigger(
+                seconds=job.interval_seconds,
+                start_date=job.next_after(self._clock.now()),
+                timezone="UTC",
+            ),
+            id=job.name,
+            executor=job.name,
+            next_run_time=self._clock.now(),
+            # A run that comes late is still worth having; one that waits for the next is not.
+            misfire_grace_time=max(1, int(job.interval_seconds)),
+        )
+
+    def _run_job(self, run: Callable[[datetime], None]) -> None:
+        run(self._clock.now())
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        _log.info("stopping", signal=signal.Signals(number).name)
+        self.stop()
+
+    def _shut_down(self) -> bool:
+        self._rounds.stop()
+        worker = threading.Thread(target=self._scheduler.shutdown, daemon=True)
+        worker.start()
+        worker.join(GRACE_SECONDS)
+        return not worker.is_alive()
+
+
+def _on_skipped(event: JobEvent) -> None:
+    _log.warning("run skipped", job=event.job_id, why="the one before is still running or late")

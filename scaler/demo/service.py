@@ -1,0 +1,163 @@
+"""The demo: the daemon's own loop on an embedded fleet, and what came of it.
+
+A generated service of 200,000 requests a second at its peak is served for a day (or more) after
+two weeks of history, on virtual time. Beside it, the same arrivals meet a fleet of fixed size and
+a purely reactive policy, so that there is something to compare with.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
+
+import structlog
+from sqlalchemy import Engine
+
+from forecaster.history import TrafficHistory
+from scaler.loop import Ports
+from scaler.settings import Settings, Workload
+from scaler.wiring import Watch, build_rounds
+from simulator.clock import VirtualClock, run_jobs
+from simulator.fleet import ColdStart, FleetSettings, SimulatedFleet
+from simulator.pod import PROFILES
+from simulator.replay import Scenario, replay, static_peak
+from simulator.scorecard import Scorecard, score
+from simulator.traces.edit import with_surge
+from simulator.traces.generate import Diurnal, generate
+from storage.decisions import SqlDecisionStore
+
+WORKLOAD = "grammar"
+HISTORY_START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday: the day after two weeks is one too
+HISTORY_DAYS = 14
+PROFILE = PROFILES["h100-1200"]
+COLD_START = ColdStart(p50_seconds=150.0, p95_seconds=180.0)
+SEED = 1
+SURGE_AFTER = timedelta(hours=15, minutes=10)
+REACTIVE_INTERVAL_SECONDS = 5.0
+REACTIVE_UTILIZATION = 0.75
+"""Share of the benchmarked concurrency that the reactive baseline aims at. At the full figure its
+loop overshoots: concurrency rises faster than load near saturation."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoRun:
+    """A finished demo: ours first, then what it is compared with."""
+
+    settings: Settings
+    scorecards: tuple[Scorecard, ...]
+    starts_at: datetime
+    until: datetime
+
+
+def demo_settings(database_url: str, days: int) -> Settings:
+    """The settings file that the demo would have; only its ports are embedded ones."""
+    return Settings.model_validate(
+        {
+            "prometheus": {"url": "http://embedded.invalid"},
+            "database": {"url": database_url},
+            "workers": 1,
+            "workloads": [_workload("predictive", {}, days)],
+        }
+    )
+
+
+def scenario(days: int) -> Scenario:
+    """Two weeks of history, then the days to serve, each with a surge nobody could foresee."""
+    starts_at = HISTORY_START + timedelta(days=HISTORY_DAYS)
+    traffic = generate(Diurnal(), HISTORY_START, HISTORY_DAYS + days, SEED)
+    for day in range(days):
+        at = starts_at + timedelta(days=day) + SURGE_AFTER
+        traffic = with_surge(traffic, at, rise_minutes=10, fade_minutes=30, ratio=1.2)
+    return Scenario(
+        traffic=traffic,
+        starts_at=starts_at,
+        until=starts_at + timedelta(days=days),
+        fleet=FleetSettings(PROFILE, COLD_START, _first_replicas(traffic, starts_at), seed=SEED),
+    )
+
+
+def run_demo(
+    settings: Settings,
+    plan: Scenario,
+    engine: Engine,
+    watch: Watch,
+    clock: VirtualClock,
+    pace: Callable[[datetime], None],
+) -> DemoRun:
+    """Serve the days through the daemon's wiring while the comparisons run beside it.
+
+    `pace` is called before each moment of virtual time, and may wait or draw.
+    """
+    workload = settings.workloads[0]
+    fleet = SimulatedFleet(plan.traffic, plan.starts_at, plan.fleet)
+    store = SqlDecisionStore(engine)
+    rounds = build_rounds(settings, lambda _: Ports(fleet, fleet, store), watch)
+
+    def advance(at: datetime) -> None:
+        pace(at)
+        fleet.advance(at)
+
+    context = get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_quiet_logs) as pool:
+        others = [pool.submit(replay, *arguments) for arguments in _baselines(plan, workload)]
+        jobs = rounds.jobs(settings.interval_seconds, settings.refit_interval_seconds)
+        run_jobs(jobs, clock, plan.until, advance)
+        ours = score("predictive", fleet, workload.slo.p99_seconds, _capacity(workload))
+        return DemoRun(settings, (ours, *_results(others)), plan.starts_at, plan.until)
+
+
+def _quiet_logs() -> None:
+    """The comparisons' own decisions are nobody's news."""
+    level = structlog.make_filtering_bound_logger(logging.WARNING)
+    structlog.configure(
+        wrapper_class=level, logger_factory=structlog.PrintLoggerFactory(sys.stderr)
+    )
+
+
+def _results(futures: list[Future[Scorecard]]) -> list[Scorecard]:
+    return [future.result() for future in futures]
+
+
+def _baselines(plan: Scenario, ours: Workload) -> list[tuple[Scenario, Workload, float]]:
+    days = (plan.until - plan.starts_at).days
+    capacity = _capacity(ours)
+    concurrency = PROFILE.concurrency_at(capacity) * REACTIVE_UTILIZATION
+    reactive = {"targetConcurrency": concurrency}
+    static = {"replicas": float(static_peak(plan, capacity))}
+    return [
+        (
+            plan,
+            Workload.model_validate(_workload("asymmetric_concurrency", reactive, days)),
+            REACTIVE_INTERVAL_SECONDS,
+        ),
+        (plan, Workload.model_validate(_workload("static", static, days)), 60.0),
+    ]
+
+
+def _workload(policy: str, parameters: dict[str, float], days: int) -> dict[str, object]:
+    return {
+        "name": WORKLOAD,
+        "target": {"name": WORKLOAD, "namespace": "llm", "mode": "scale"},
+        "demand": {"query": "sum(rate(gateway_requests_total[1m]))"},
+        "history": {"days": HISTORY_DAYS + days},
+        "capacity": {"qpsPerReplica": int(PROFILE.capacity_within(1.0))},
+        "leadTime": {"p50Seconds": COLD_START.p50_seconds, "p95Seconds": COLD_START.p95_seconds},
+        "policy": {"name": policy, "parameters": parameters},
+        "minReplicas": 2,
+        "maxReplicas": 400,
+    }
+
+
+def _capacity(workload: Workload) -> float:
+    return workload.capacity.qps_per_replica
+
+
+def _first_replicas(traffic: TrafficHistory, starts_at: datetime) -> int:
+    """A fleet that fits the first minute, so that no policy starts with a debt."""
+    first = float(traffic.between(starts_at, traffic.end).values[0])
+    return int(-(-first * 1.2 // PROFILE.capacity_within(1.0)))

@@ -1,0 +1,72 @@
+"""Preflight: everything that `daybreak check` looks at before anyone trusts a settings file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from scaler.cluster.api import ClusterClient
+from scaler.cluster.check import check_target
+from scaler.cluster.connection import connect
+from scaler.cluster.pods import lead_times
+from scaler.finding import Finding, Severity
+from scaler.ports import Clock, StoreError, TargetError
+from scaler.settings import Settings, SettingsError, Workload
+from scaler.telemetry.source import check_metrics
+from storage import database
+
+
+def check_settings(settings: Settings, clock: Clock) -> list[Finding]:
+    """The log, then metrics and target of each workload; nothing is written anywhere."""
+    findings = [_database(settings)]
+    for workload in settings.workloads:
+        findings.extend(check_metrics(settings.prometheus, workload, clock.now()))
+    findings.extend(_targets(settings, clock))
+    return findings
+
+
+def _database(settings: Settings) -> Finding:
+    try:
+        engine = database.open_engine(settings.database.resolved_url())
+        missing = database.missing_file(engine)
+        if missing is not None:
+            return Finding(Severity.OK, "database", f"{missing} will be made")
+        at = database.revision(engine)
+    except (StoreError, SettingsError) as error:
+        return Finding(Severity.ERROR, "database", str(error))
+    if at not in (None, database.head()):
+        message = f"is at schema {at}, needs {database.head()}: run daybreak db upgrade"
+        return Finding(Severity.ERROR, "database", message)
+    return Finding(Severity.OK, "database", "empty, tables will be made" if at is None else "ready")
+
+
+def _targets(settings: Settings, clock: Clock) -> Iterator[Finding]:
+    try:
+        api = connect(settings.kubernetes)
+    except SettingsError as error:
+        yield Finding(Severity.ERROR, "cluster", str(error))
+        return
+    for workload in settings.workloads:
+        findings = check_target(api, workload)
+        yield from findings
+        if all(finding.severity is not Severity.ERROR for finding in findings):
+            yield from _lead_time(api, workload, clock)
+
+
+def _lead_time(api: ClusterClient, workload: Workload, clock: Clock) -> Iterator[Finding]:
+    """What the pods' own times say about the lead time that the settings assume."""
+    try:
+        measured = lead_times(api, workload.target, clock.now())
+    except TargetError as error:
+        yield Finding(Severity.WARNING, f"{workload.name}: lead time", str(error))
+        return
+    if measured is None:
+        return
+    assumed = workload.lead_time.p95_seconds
+    slower = measured.p95_seconds > assumed
+    yield Finding(
+        Severity.WARNING if slower else Severity.OK,
+        f"{workload.name}: lead time",
+        f"95 % of the present pods were ready within {measured.p95_seconds:.0f} s; "
+        f"leadTime.p95Seconds is {assumed:g}"
+        + (": raise it, or replicas will come too late" if slower else ""),
+    )

@@ -1,0 +1,393 @@
+"""The status server: health, metrics, and a live page on the decision log.
+
+Knows routes and what a browser may do with them: read. It reads the log and the registry and
+changes nothing; there is no route that writes. Knows no loop and no cluster. The page asks for
+nothing but this server's own files, and only a host name that we answer to gets an answer, so that
+a foreign page cannot read ours through a rebound name.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import socket
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+from urllib.parse import quote
+
+import uvicorn
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from sqlalchemy import Engine
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from policies.context import ScalingContext
+from scaler.ports import StoreError
+from storage.reports import charts, summary, timeline, words
+from storage.reports.report import stylesheet
+from storage.reports.timeline import LoggedDecision, Timeline
+
+LISTED_DECISIONS = 20
+MOST_DECISIONS = 1000
+WINDOWS = {"1h": 1, "6h": 6, "24h": 24}
+CACHED_CHARTS = 64
+ASSETS = {"live.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
+STOP_SECONDS = 2.0
+
+CHART_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS = (
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cache-control", "no-store"),
+)
+
+_pages = Environment(
+    loader=PackageLoader("scaler"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_pages.filters.update(
+    count=summary.count,
+    seconds=summary.seconds,
+    path=lambda name: quote(name, safe=""),
+    reason_words=words.reason_words,
+    outcome_words=words.outcome_words,
+    problem_words=words.problem_words,
+)
+
+
+def build_app(
+    engine: Engine,
+    registry: CollectorRegistry,
+    readiness: Callable[[], list[str]],
+    allowed_hosts: Iterable[str] = (),
+) -> Starlette:
+    """The application; `readiness` says why the daemon is not ready, or nothing where it is.
+
+    Addresses and loopback names may always be asked for; `allowed_hosts` names what else may,
+    such as the name of a Service.
+    """
+    site = _Site(engine, registry, readiness)
+    return Starlette(
+        routes=[
+            Route("/", site.overview),
+            Route("/healthz", site.healthz),
+            Route("/readyz", site.readyz),
+            Route("/metrics", site.metrics),
+            Route("/assets/{name}", site.asset),
+            Route("/api/workloads", site.api_workloads),
+            Route("/api/workloads/{name:path}/decisions", site.api_decisions),
+            Route("/workloads/{name:path}/{chart}.svg", site.chart),
+            Route("/workloads/{name:path}", site.workload),
+        ],
+        middleware=[Middleware(_Guard, allowed_hosts=frozenset(map(str.lower, allowed_hosts)))],
+        exception_handlers={HTTPException: _http_error, StoreError: _store_error},
+    )
+
+
+class StatusServer:
+    """Serves an application from a thread of its own; port 0 takes any free port."""
+
+    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+        self._host, self._port = host, port
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                loop="asyncio",
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=1,
+                limit_concurrency=64,
+            )
+        )
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Bind, then serve; raises OSError where the address cannot be bound."""
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listening = socket.create_server((self._host, self._port), family=family)
+        self._port = listening.getsockname()[1]
+        self._thread = threading.Thread(
+            target=self._server.run, args=([listening],), name="status", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what is being answered and close; at most two seconds."""
+        self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join(STOP_SECONDS)
+
+    @property
+    def port(self) -> int:
+        """The port in use, known once started."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the page."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}/"
+
+
+@dataclass(frozen=True, slots=True)
+class _Glance:
+    """A workload in one line."""
+
+    name: str
+    mode: str
+    last: LoggedDecision
+    context: ScalingContext
+
+    @property
+    def data_age_seconds(self) -> float:
+        return (self.context.now - self.context.observation.at).total_seconds()
+
+
+class _Site:
+    """The handlers; each is run in a thread of its own, since the log is read synchronously."""
+
+    def __init__(
+        self, engine: Engine, registry: CollectorRegistry, readiness: Callable[[], list[str]]
+    ) -> None:
+        self._engine = engine
+        self._registry = registry
+        self._readiness = readiness
+        # A decision never changes, so its charts are drawn once, however many look at them.
+        self._drawn = lru_cache(maxsize=CACHED_CHARTS)(self._draw)
+
+    def healthz(self, _: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    def readyz(self, _: Request) -> Response:
+        reasons = self._readiness()
+        body = {"ready": not reasons, "reasons": reasons}
+        return JSONResponse(body, status_code=503 if reasons else 200)
+
+    def metrics(self, request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(self._registry), headers={"content-type": content_type})
+
+    def asset(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in ASSETS:
+            raise HTTPException(404)
+        text = (resources.files("scaler") / "assets" / name).read_text(encoding="utf-8")
+        shared = stylesheet() if name == "live.css" else ""
+        return Response(shared + text, media_type=ASSETS[name])
+
+    def overview(self, _: Request) -> Response:
+        glances = [self._glance(name) for name in timeline.workload_names(self._engine)]
+        return _page("overview.html.j2", glances=glances, unready=self._readiness())
+
+    def workload(self, request: Request) -> Response:
+        name, window = request.path_params["name"], _window(request)
+        glance = self._glance(name)
+        return _page(
+            "workload.html.j2",
+            glance=glance,
+            window=window,
+            windows=list(WINDOWS),
+            layouts=charts.LAYOUTS.values(),
+            decisions=timeline.last_decisions(self._engine, name, LISTED_DECISIONS),
+            has_latency=glance.context.observation.latency_p99_seconds is not None,
+        )
+
+    def chart(self, request: Request) -> Response:
+        name, chart = request.path_params["name"], request.path_params["chart"]
+        layout = request.query_params.get("layout", charts.WIDE.name)
+        if chart not in _CHARTS or layout not in charts.LAYOUTS:
+            raise HTTPException(404)
+        glance = self._glance(name)
+        svg = self._drawn(name, chart, layout, _window(request), glance.last.id)
+        policy = {"content-security-policy": CHART_POLICY}
+        return Response(svg, media_type="image/svg+xml", headers=policy)
+
+    def api_workloads(self, _: Request) -> Response:
+        names = timeline.workload_names(self._engine)
+        return JSONResponse({"workloads": [_glance_json(self._glance(name)) for name in names]})
+
+    def api_decisions(self, request: Request) -> Response:
+        limit = request.query_params.get("limit", str(LISTED_DECISIONS))
+        if not limit.isdecimal() or not 1 <= int(limit) <= MOST_DECISIONS:
+            raise HTTPException(400, f"limit: expected 1 to {MOST_DECISIONS}, got {limit[:40]!r}")
+        name = request.path_params["name"]
+        decisions = timeline.last_decisions(self._engine, name, int(limit))
+        if not decisions:
+            raise HTTPException(404, "no such workload")
+        return JSONResponse(
+            {"workload": name, "decisions": [_decision_json(decision) for decision in decisions]}
+        )
+
+    def _glance(self, name: str) -> _Glance:
+        last = timeline.last_decisions(self._engine, name, 1)
+        context = timeline.last_context(self._engine, name)
+        if not last or context is None:
+            raise HTTPException(404, "no such workload")
+        return _Glance(name, self._mode(name), last[0], context)
+
+    def _mode(self, workload: str) -> str:
+        """The mode that the daemon's own metric names; the log does not hold it."""
+        for metric in self._registry.collect():
+            for sample in metric.samples:
+                if sample.name == "daybreak_mode" and sample.labels["workload"] == workload:
+                    return sample.labels["mode"]
+        return ""
+
+    def _draw(self, name: str, chart: str, layout: str, window: str, _decision_id: int) -> str:
+        context = timeline.last_context(self._engine, name)
+        assert context is not None
+        since = context.now - timedelta(hours=WINDOWS[window])
+        line = timeline.timeline(
+            self._engine,
+            name,
+            since,
+            context.now + timedelta(seconds=1),
+            charts.LAYOUTS[layout].points,
+        )
+        svg = _CHARTS[chart](line, context, charts.LAYOUTS[layout])
+        return charts.standalone(svg)
+
+
+def _draw_traffic(line: Timeline, context: ScalingContext, layout: charts.Layout) -> str:
+    return charts.traffic(line, context.capacity.qps_per_replica, layout)
+
+
+def _draw_replicas(line: Timeline, context: ScalingContext, layout: charts.Layout) -> str:
+    return charts.replicas(line, context.capacity.qps_per_replica, layout)
+
+
+def _draw_latency(line: Timeline, _: ScalingContext, layout: charts.Layout) -> str:
+    path = charts.LatencyPath("P99 as observed", line.time, line.latency_p99_seconds)
+    return charts.latency([path], None, layout)
+
+
+def _draw_reasons(line: Timeline, _: ScalingContext, layout: charts.Layout) -> str:
+    return charts.reasons(line, layout)
+
+
+_CHARTS: dict[str, Callable[[Timeline, ScalingContext, charts.Layout], str]] = {
+    "traffic": _draw_traffic,
+    "replicas": _draw_replicas,
+    "latency": _draw_latency,
+    "reasons": _draw_reasons,
+}
+
+
+class _Guard:
+    """Refuses foreign host names, and adds the security headers to every answer."""
+
+    def __init__(self, app: ASGIApp, allowed_hosts: frozenset[str]) -> None:
+        self._app = app
+        self._allowed = allowed_hosts | {"localhost"}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = _secured(message["headers"])
+            await send(message)
+
+        if scope["type"] != "http":
+            return
+        hosts = [value for key, value in scope["headers"] if key == b"host"]
+        if len(hosts) == 1 and self._answers_to(hosts[0].decode("latin-1")):
+            await self._app(scope, receive, guarded)
+        else:
+            refusal = PlainTextResponse("this host name is not served here\n", status_code=421)
+            await refusal(scope, receive, guarded)
+
+    def _answers_to(self, header: str) -> bool:
+        """A rebound name is never an address, so any address may be asked for."""
+        host = header.rsplit(":", 1)[0] if not header.endswith("]") else header
+        host = host.removeprefix("[").removesuffix("]").rstrip(".").lower()
+        return host in self._allowed or host.endswith(".localhost") or _is_address(host)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _secured(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    given = {name.lower() for name, _ in headers}
+    ours = (*SECURITY_HEADERS, ("content-security-policy", PAGE_POLICY))
+    added = [(name.encode(), value.encode()) for name, value in ours if name.encode() not in given]
+    return [*headers, *added]
+
+
+def _page(template: str, status_code: int = 200, **values: object) -> HTMLResponse:
+    return HTMLResponse(_pages.get_template(template).render(values), status_code=status_code)
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _error(request, error.status_code, error.detail, error.headers)
+
+
+def _store_error(request: Request, error: Exception) -> Response:
+    return _error(request, 503, str(error))
+
+
+def _error(request: Request, status: int, message: str, headers: Any = None) -> Response:
+    if request.url.path.startswith("/api/"):
+        return JSONResponse({"error": message}, status_code=status, headers=headers)
+    page = _page("error.html.j2", status, status=status, message=message)
+    page.headers.update(headers or {})
+    return page
+
+
+def _window(request: Request) -> str:
+    window = request.query_params.get("window", next(iter(WINDOWS)))
+    if window not in WINDOWS:
+        raise HTTPException(400, f"window: expected one of {', '.join(WINDOWS)}")
+    return window
+
+
+def _glance_json(glance: _Glance) -> dict[str, Any]:
+    age = glance.data_age_seconds
+    return {
+        "workload": glance.name,
+        "mode": glance.mode or None,
+        "data_age_seconds": age if math.isfinite(age) else None,
+        "last": _decision_json(glance.last),
+    }
+
+
+def _decision_json(decision: LoggedDecision) -> dict[str, Any]:
+    return asdict(decision) | {
+        "at": decision.at.isoformat(),
+        "why": words.reason_words(decision.reason),
+        "steps": [asdict(step) for step in decision.steps],
+        "problems": [
+            {"source": source, "kind": kind, "message": message}
+            for source, kind, message in decision.problems
+        ],
+    }

@@ -1,0 +1,95 @@
+"""The composition root: settings in, loops with their adapters out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from prometheus_client import CollectorRegistry
+from sqlalchemy import Engine
+
+from forecaster.combine import default_forecaster
+from forecaster.forecast import FittedModel
+from scaler.cluster.connection import connect, open_target
+from scaler.exposition import Exposition
+from scaler.loop import ControlLoop, Ports, TickResult
+from scaler.ports import Clock, DecisionStore
+from scaler.rounds import Failure, Rounds
+from scaler.settings import Settings, Workload
+from scaler.telemetry.source import PrometheusLines, PrometheusSource
+from storage.database import open_engine, prepare
+
+PortsFor = Callable[[Workload], Ports]
+
+
+def open_log(url: str) -> Engine:
+    """The database of the decision log, its tables ready; raises StoreError."""
+    engine = open_engine(url)
+    prepare(engine)
+    return engine
+
+
+def live_ports(settings: Settings, store: DecisionStore, clock: Clock) -> PortsFor:
+    """Prometheus, the cluster and the log for each workload; raises SettingsError."""
+    api = connect(settings.kubernetes)
+    lines = PrometheusLines(settings.prometheus, settings.workers)
+
+    def ports_for(workload: Workload) -> Ports:
+        lead_time = workload.loop_settings(settings.interval_seconds).lead_time
+        target = open_target(api, workload.target, lead_time, clock.now)
+        return Ports(PrometheusSource(settings.prometheus, workload, lines), target, store)
+
+    return ports_for
+
+
+@dataclass(slots=True)
+class Watch:
+    """What the outside may know of the rounds: metrics, and whether they keep up."""
+
+    settings: Settings
+    clock: Clock
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    exposition: Exposition = field(init=False)
+    listeners: list[Callable[[TickResult | Failure], None]] = field(default_factory=list)
+    _decided_at: dict[str, datetime] = field(default_factory=dict)
+    _failures: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.exposition = Exposition(self.registry)
+
+    def after_tick(self, result: TickResult | Failure) -> None:
+        self.exposition.observe(result)
+        for listener in self.listeners:
+            listener(result)
+        if isinstance(result, Failure):
+            self._failures[result.workload] = result.message
+            return
+        self._decided_at[result.context.workload] = result.context.now
+        self._failures.pop(result.context.workload, None)
+
+    def after_refit(self, workload: str, result: FittedModel | Failure) -> None:
+        self.exposition.observe_refit(workload, result)
+
+    def unready(self) -> list[str]:
+        """Why the daemon is not ready: workloads without a decision in three intervals."""
+        oldest = self.clock.now() - timedelta(seconds=3 * self.settings.interval_seconds)
+        return [
+            f"{workload.name}: {self._failures.get(workload.name, 'no recent decision')}"
+            for workload in self.settings.workloads
+            if self._decided_at.get(workload.name, datetime.min.replace(tzinfo=oldest.tzinfo))
+            < oldest
+        ]
+
+
+def build_rounds(settings: Settings, ports_for: PortsFor, watch: Watch) -> Rounds:
+    """One loop a workload, as the daemon, the demo and the tests run them."""
+    loops = {
+        workload.name: ControlLoop(
+            workload.loop_settings(settings.interval_seconds),
+            ports_for(workload),
+            default_forecaster(workload.history.time_zone),
+        )
+        for workload in settings.workloads
+    }
+    return Rounds(loops, watch.after_tick, watch.after_refit, settings.workers)

@@ -1,0 +1,1 @@
+"""Traffic to replay: read, imported, generated, edited."""

@@ -1,0 +1,141 @@
+"""What-ifs: a trace with something changed. Every function returns a new trace."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from forecaster.history import Floats, TrafficHistory
+
+
+def scaled(trace: TrafficHistory, factor: float) -> TrafficHistory:
+    return replace(trace, values=trace.values * factor)
+
+
+def scaled_to_peak(trace: TrafficHistory, peak_qps: float) -> TrafficHistory:
+    """The trace times a factor, so that its highest step is the peak.
+
+    Raises ValueError where the trace holds no traffic.
+    """
+    highest = float(np.nanmax(trace.values, initial=0.0))
+    if highest <= 0:
+        raise ValueError(f"trace {trace.series}: holds no traffic to scale to a peak")
+    return scaled(trace, peak_qps / highest)
+
+
+def cut(trace: TrafficHistory, start: datetime | None, end: datetime | None) -> TrafficHistory:
+    """The steps within [start, end); raises ValueError where none is left."""
+    kept = trace.between(start or trace.start, end or trace.end)
+    if not len(kept):
+        raise ValueError(
+            f"trace {trace.series}: nothing between {start} and {end}; it spans "
+            f"{trace.start.isoformat()} to {trace.end.isoformat()}"
+        )
+    return kept
+
+
+def spliced(first: TrafficHistory, second: TrafficHistory) -> TrafficHistory:
+    """The second trace right after the first, whatever its own dates; steps must be equal."""
+    if first.step_seconds != second.step_seconds:
+        raise ValueError(
+            f"cannot splice steps of {first.step_seconds} s and {second.step_seconds} s; "
+            f"resample one of them"
+        )
+    return replace(first, values=np.concatenate([first.values, second.values]))
+
+
+def stretched(trace: TrafficHistory, factor: float) -> TrafficHistory:
+    """The same curve over `factor` times the time, on the same step; raises ValueError below 0."""
+    if not factor > 0:
+        raise ValueError(f"a trace can be stretched by a positive factor only, got {factor}")
+    steps = max(2, round(len(trace) * factor))
+    places = np.linspace(0, len(trace) - 1, steps)
+    known = np.flatnonzero(np.isfinite(trace.values))
+    return replace(trace, values=np.interp(places, known, trace.values[known]))
+
+
+def with_surge(
+    trace: TrafficHistory, at: datetime, rise_minutes: float, fade_minutes: float, ratio: float
+) -> TrafficHistory:
+    """A flash crowd: up to `ratio` times within the rise, then fading away."""
+    rise = np.linspace(0, 1, _steps(trace, rise_minutes) + 1)[1:]
+    fade = np.linspace(1, 0, _steps(trace, fade_minutes))
+    return _multiplied(trace, at, 1 + (ratio - 1) * np.concatenate([rise, fade]))
+
+
+def with_outage(
+    trace: TrafficHistory, at: datetime, minutes: float, remaining_ratio: float = 0.0
+) -> TrafficHistory:
+    """Demand falls to a share of itself for a while, and is back at once."""
+    return _multiplied(trace, at, np.full(_steps(trace, minutes), remaining_ratio))
+
+
+def with_launch(
+    trace: TrafficHistory, at: datetime, ratio: float, ramp_minutes: float = 60.0
+) -> TrafficHistory:
+    """A level shift that stays: `ratio` times from the end of the ramp on."""
+    first = _index(trace, at)
+    ramp = np.linspace(1, ratio, _steps(trace, ramp_minutes))
+    shape = np.full(max(0, len(trace) - first), ratio)
+    shape[: len(ramp)] = ramp[: len(shape)]
+    return _multiplied(trace, at, shape)
+
+
+def with_holiday(trace: TrafficHistory, day: datetime, ratio: float) -> TrafficHistory:
+    """A day on which most users stay away, fading in and out over two hours."""
+    steps, edge = _steps(trace, 1440), _steps(trace, 120)
+    shape = np.full(steps, ratio)
+    shape[:edge] = np.linspace(1, ratio, edge)
+    shape[-edge:] = np.linspace(ratio, 1, edge)
+    return _multiplied(trace, day, shape)
+
+
+def with_clock_change(trace: TrafficHistory, at: datetime, hours: float) -> TrafficHistory:
+    """From `at` on users come `hours` earlier by UTC, as when clocks go forward.
+
+    The steps that move in front are dropped, and the end is filled from the same clock time of the
+    week (else day) before.
+    """
+    shift = _steps(trace, abs(hours) * 60) * (1 if hours > 0 else -1)
+    first = _index(trace, at)
+    values = trace.values.copy()
+    tail = values[first:].copy()
+    if shift > 0:
+        season = _season(trace)
+        refill = trace.values[len(trace) - season : len(trace) - season + shift]
+        values[first:] = np.concatenate([tail[shift:], refill])[: len(tail)]
+    else:
+        repeated = values[first + shift : first]
+        values[first:] = np.concatenate([repeated, tail])[: len(tail)]
+    return replace(trace, values=values)
+
+
+def _season(trace: TrafficHistory) -> int:
+    week, day = (_steps(trace, 7 * 1440), _steps(trace, 1440))
+    season = week if len(trace) > week else day
+    if len(trace) < season:
+        raise ValueError(f"trace {trace.series}: is shorter than a day")
+    return season
+
+
+def _multiplied(trace: TrafficHistory, at: datetime, shape: Floats) -> TrafficHistory:
+    first = _index(trace, at)
+    values = trace.values.copy()
+    part = values[first : first + len(shape)]
+    part *= shape[: len(part)]
+    return replace(trace, values=values)
+
+
+def _index(trace: TrafficHistory, at: datetime) -> int:
+    if not trace.start <= at < trace.end:
+        raise ValueError(
+            f"{at.isoformat()} is outside the trace, which spans {trace.start.isoformat()} to "
+            f"{trace.end.isoformat()}"
+        )
+    return int((at - trace.start) / timedelta(seconds=trace.step_seconds))
+
+
+def _steps(trace: TrafficHistory, minutes: float) -> int:
+    return max(1, round(minutes * 60 / trace.step_seconds))

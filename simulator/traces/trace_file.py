@@ -1,0 +1,128 @@
+"""The trace file: CSV with the header `timestamp,qps`, ISO-8601 UTC, a fixed step, gaps empty.
+
+Says in which line a file breaks the contract, and reads no more of it than it needs for that.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from forecaster.history import TrafficHistory
+
+MAX_STEPS = 20_000_000
+"""Two thirds of a year in seconds; more is a mistake, and would not fit in memory."""
+MAX_LINE = 200
+
+
+class TraceError(Exception):
+    """A trace that breaks the contract; the message names file, line, what it got and wants."""
+
+
+def read_trace(path: Path) -> TrafficHistory:
+    """A trace CSV as history; raises TraceError."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return _parse(path, file)
+    except OSError as error:
+        raise TraceError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise TraceError(f"{path}: expected CSV text in UTF-8, got binary data") from error
+
+
+def write_trace(trace: TrafficHistory, path: Path) -> None:
+    """Whole or not at all; raises TraceError where the file cannot be written."""
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write("timestamp,qps\n")
+            at = trace.start
+            for value in trace.values.tolist():
+                rate = "" if math.isnan(value) else repr(value)
+                file.write(f"{at:%Y-%m-%dT%H:%M:%SZ},{rate}\n")
+                at += trace.step
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise TraceError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _parse(path: Path, file: TextIO) -> TrafficHistory:
+    values = array("d")
+    start = step = None
+    for number, (at, value) in enumerate(_rows(path, file)):
+        if start is None:
+            start = at
+        elif step is None:
+            step = _step(path, start, at)
+        elif at != start + number * step:
+            wanted = (start + number * step).isoformat()
+            raise TraceError(
+                f"{path}, line {number + 2}: expected {wanted}, the next on a fixed step of "
+                f"{step.total_seconds():g} s, got {at.isoformat()}"
+            )
+        if number >= MAX_STEPS:
+            raise TraceError(f"{path}, line {number + 2}: expected at most {MAX_STEPS:,} steps")
+        values.append(value)
+    if start is None or step is None:
+        raise TraceError(f"{path}: expected at least two rows below the header, got {len(values)}")
+    return TrafficHistory(path.stem, start, int(step.total_seconds()), np.array(values))
+
+
+def _step(path: Path, start: datetime, second: datetime) -> timedelta:
+    step = second - start
+    if step < timedelta(seconds=1) or step.total_seconds() % 1:
+        raise TraceError(
+            f"{path}, line 3: expected a time whole seconds after {start.isoformat()}, got "
+            f"{second.isoformat()}"
+        )
+    return step
+
+
+def _rows(path: Path, file: TextIO) -> Iterator[tuple[datetime, float]]:
+    header = file.readline(MAX_LINE).strip()
+    if header != "timestamp,qps":
+        raise TraceError(
+            f"{path}, line 1: expected the header timestamp,qps, got {header[:80] or 'nothing'!r}"
+        )
+    number = 1
+    while line := file.readline(MAX_LINE):
+        number += 1
+        fields = line.strip().split(",")
+        if len(fields) != 2:
+            raise TraceError(
+                f"{path}, line {number}: expected two fields, got {len(fields)}: {line[:80]!r}"
+            )
+        yield _time(path, number, fields[0]), _rate(path, number, fields[1])
+
+
+def _time(path: Path, number: int, text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise TraceError(
+            f"{path}, line {number}: expected an ISO-8601 UTC time, got {text[:80]!r}"
+        ) from None
+    if at.tzinfo is None or at.utcoffset() != timedelta(0):
+        raise TraceError(f"{path}, line {number}: expected UTC (a Z or +00:00), got {text!r}")
+    return at.astimezone(UTC)
+
+
+def _rate(path: Path, number: int, text: str) -> float:
+    if text.strip() == "":
+        return math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0:
+        raise TraceError(
+            f"{path}, line {number}: expected a rate >= 0 or an empty field, got {text[:80]!r}"
+        )
+    return value

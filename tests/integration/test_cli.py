@@ -1,0 +1,150 @@
+"""The command line as a user meets it: messages, exit statuses, files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scaler.clock import SystemClock
+from scaler.finding import Severity
+from scaler.preflight import check_settings
+from scaler.settings import load_settings
+from tests.integration.kubernetes_server import KubernetesServer
+from tests.integration.prometheus_server import GATEWAY, PrometheusServer
+from tests.integration.test_daemon import DAYBREAK, cluster, config, daybreak
+
+__all__ = ["cluster", "config"]  # fixtures
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [DAYBREAK, *arguments], capture_output=True, text=True, check=False, cwd=cwd, timeout=180
+    )
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["check"], ["demo"], ["db"], ["db", "upgrade"]])
+def test_every_command_has_help_with_an_example(command: list[str]) -> None:
+    shown = run(*command, "--help")
+    assert shown.returncode == 0
+    if command not in ([], ["db"]):
+        assert "Example: daybreak" in shown.stdout
+
+
+def test_the_version_is_told() -> None:
+    assert run("--version").stdout.strip() == "0.1.0"
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_missing_settings_file_is_bad_input(command: str) -> None:
+    ended = run(command, "--config", "/nowhere.yaml")
+    assert ended.returncode == 2
+    assert "/nowhere.yaml: cannot be read: No such file or directory" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def findings(tmp_path: Path, config: dict[str, Any]) -> tuple[int, str]:
+    ended = daybreak(tmp_path, config, "check", "--json", "-")
+    assert "Traceback" not in ended.stderr
+    rows = json.loads(ended.stdout)["findings"]
+    errors = [f"{row['subject']}: {row['message']}" for row in rows if row["severity"] == "error"]
+    return ended.returncode, "\n".join(errors)
+
+
+def test_check_of_sound_settings_says_ok(tmp_path: Path, config: dict[str, Any]) -> None:
+    ended = daybreak(tmp_path, config, "check")
+    assert ended.returncode == 0, ended.stdout
+    assert "ok" in ended.stdout
+    assert "error" not in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("sum(rate(", "parse error"),
+        ("no_such_metric_total", "no"),
+        (f"rate({GATEWAY}[1d])", "series where one is expected"),
+    ],
+)
+def test_check_tells_what_is_wrong_with_a_query(
+    tmp_path: Path, config: dict[str, Any], query: str, expected: str
+) -> None:
+    config["workloads"][0]["demand"] = {"query": query}
+    status, errors = findings(tmp_path, config)
+    assert status == 2
+    assert expected in errors
+
+
+def test_each_broken_setting_has_a_message_of_its_own(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    messages = set()
+    for change in (
+        {"prometheus": {"url": "http://127.0.0.1:1"}},
+        {"workloads": [{**config["workloads"][0], "demand": {"query": "sum(rate("}}]},
+        {"workloads": [{**config["workloads"][0], "demand": {"query": "no_such_total"}}]},
+        {"workloads": [{**config["workloads"][0], "demand": {"query": GATEWAY}}]},
+        {"workloads": [{**config["workloads"][0], "target": {"name": "gone", "mode": "scale"}}]},
+        {"kubernetes": {"kubeconfig": "/nowhere"}},
+        {"database": {"url": "sqlite:////nowhere/at/all.db"}},
+    ):
+        path = tmp_path / "daybreak.yaml"
+        path.write_text(yaml.safe_dump({**config, **change}))
+        found = check_settings(load_settings(path), SystemClock())
+        errors = [f"{f.subject}: {f.message}" for f in found if f.severity is Severity.ERROR]
+        assert errors
+        messages.add("\n".join(errors))
+    assert len(messages) == 7
+
+
+def test_check_writes_nothing(
+    tmp_path: Path,
+    config: dict[str, Any],
+    cluster: KubernetesServer,
+) -> None:
+    findings(tmp_path, config)
+    assert not (tmp_path / "daybreak.db").exists()
+    assert {request.verb for request in cluster.log} <= {"get", "list", "create"}
+    created = {request.resource for request in cluster.log if request.verb == "create"}
+    assert created <= {"selfsubjectaccessreviews"}
+
+
+def test_secrets_never_reach_what_is_printed(
+    tmp_path: Path, config: dict[str, Any], prometheus_server: PrometheusServer
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("s3cr3t-token")
+    config["prometheus"] = {"url": prometheus_server.url, "bearerTokenFile": str(token)}
+    config["workloads"][0]["demand"] = {"query": "sum(rate("}
+    ended = daybreak(tmp_path, config, "check")
+    assert "s3cr3t-token" not in ended.stdout + ended.stderr
+
+
+def test_db_upgrade_is_told_and_repeatable(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'log.db'}"
+    assert "empty -> 0001" in run("db", "upgrade", "--database", url).stdout
+    assert "already 0001" in run("db", "upgrade", "--database", url).stdout
+
+
+def test_the_demo_ends_with_the_comparison_and_a_report(tmp_path: Path) -> None:
+    ended = run("demo", "--headless", "--report", "report.html", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    for word in ("daybreak", "reactive", "static peak", "GPU-hours", "report: report.html"):
+        assert word in ended.stdout
+    assert "decided" not in ended.stdout
+    report = (tmp_path / "report.html").read_text()
+    assert "<svg" in report
+    assert (tmp_path / "daybreak-demo.db").stat().st_size > 1_000_000
+
+
+def test_the_demo_refuses_a_database_that_holds_decisions(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    assert daybreak(tmp_path, config, "run", "--once").returncode == 0
+    ended = run("demo", "--headless", "--database", config["database"]["url"], cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "already holds decisions of grammar" in ended.stderr
