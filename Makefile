@@ -46,6 +46,7 @@ bench: dev
 # Everything in docs/ that the code writes.
 docs: dev
 	$(BIN)/python docs/make_schema.py
+	$(BIN)/python docs/make_demo.py
 
 # Pin what the requirements resolve to today, with hashes, for every supported Python.
 lock: dev

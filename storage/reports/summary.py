@@ -1,0 +1,189 @@
+"""The audit in figures and sentences: what was saved, what it cost, how bad it got.
+
+Pure: an AuditReport in, text out. Knows how numbers are written for people; knows no layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from storage.reports.audit import AuditReport, PolicyRun
+
+STATIC = "static"
+UNKNOWN = "\N{EM DASH}"
+MINUS = "\N{MINUS SIGN}"
+NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One big number: what it is, the number, and a sentence that puts it in place."""
+
+    name: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One row of the table of policies: a measure and its value for each run."""
+
+    measure: str
+    values: tuple[str, ...]
+
+
+def headline(report: AuditReport) -> str:
+    """The outcome in one or two sentences."""
+    ours = report.runs[0]
+    hours = (report.until - report.since).total_seconds() / 3600
+    text = f"Over {hours:,.4g} hours {ours.label} used {count(ours.pod_hours)} GPU-hours"
+    parts = [
+        f"{_more_or_fewer(ours.pod_hours, other.pod_hours)} than {other.label}"
+        for other in report.runs[1:]
+    ]
+    if parts:
+        text += ": " + " and ".join(parts)
+    text += "."
+    if ours.bad_ratio is not None:
+        bad = [f"{share(run.bad_ratio)} with {run.label}" for run in report.runs]
+        text += f" Bad requests: {', '.join(bad)}."
+    return text
+
+
+def figures(report: AuditReport) -> tuple[Figure, ...]:
+    """Four at most, the most telling first."""
+    ours = report.runs[0]
+    found = [_against(report, other) for other in _yardsticks(report)]
+    if len(found) < 2:
+        found.insert(0, _cost(report, ours))
+    found += [_quality(report, ours), _foresight(report)]
+    return tuple(found[:4])
+
+
+def comparisons(report: AuditReport) -> tuple[Comparison, ...]:
+    """Measures as rows and runs as columns, so that the table also fits a narrow screen."""
+    price = report.objective.price_per_pod_hour
+    best = report.clairvoyant_pod_hours
+    rows: list[tuple[str, Callable[[PolicyRun], str]]] = [
+        ("GPU-hours", lambda run: count(run.pod_hours)),
+        *([("cost", lambda run: money(run.pod_hours * price))] if price is not None else []),
+        ("above the optimum", lambda run: signed_share(run.excess)),
+        ("bad requests", lambda run: share(run.bad_ratio)),
+        ("P99 of all requests", lambda run: seconds(run.p99_seconds)),
+        ("minutes with P99 over the objective", lambda run: count(run.minutes_p99_over_slo)),
+        ("P99 of the worst minute", lambda run: seconds(run.worst_minute_p99)),
+        ("worst minute at (UTC)", lambda run: clock(run.worst_minute_at)),
+        ("scale-ups", lambda run: count(run.scale_ups)),
+        ("scale-downs", lambda run: count(run.scale_downs)),
+        ("most replicas at once", lambda run: count(run.max_replicas)),
+    ]
+    if best is None:
+        rows = [row for row in rows if row[0] != "above the optimum"]
+    table = [Comparison(name, tuple(cell(run) for run in report.runs)) for name, cell in rows]
+    return tuple(row for row in table if set(row.values) != {UNKNOWN})
+
+
+def count(number: float | None) -> str:
+    """A number to its whole, or to three digits where it is small."""
+    if number is None:
+        return UNKNOWN
+    return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:,.3g}"
+
+
+def money(amount: float) -> str:
+    return f"{amount:,.0f}"
+
+
+def seconds(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.3g}{NARROW_SPACE}s"
+
+
+def share(ratio: float | None) -> str:
+    """A ratio as a percentage; small ones keep two digits, so that 1e-5 is not shown as 0."""
+    if ratio is None:
+        return UNKNOWN
+    percent = ratio * 100
+    digits = f"{percent:.1f}".removesuffix(".0") if percent >= 1 else f"{percent:.2g}"
+    if "e" in digits:
+        digits = f"{percent:.7f}".rstrip("0")
+    return f"{digits}{NARROW_SPACE}%"
+
+
+def signed_share(ratio: float | None) -> str:
+    if ratio is None:
+        return UNKNOWN
+    sign = MINUS if ratio < 0 else "+"
+    return f"{sign}{_percent(ratio)}"
+
+
+def clock(at: datetime | None) -> str:
+    """A moment in UTC, to the minute."""
+    return UNKNOWN if at is None else f"{at:%d %b %H:%M}"
+
+
+def _yardsticks(report: AuditReport) -> list[PolicyRun]:
+    """The fleet of fixed size and the first other policy."""
+    others = report.runs[1:]
+    fixed = [run for run in others if run.policy == STATIC][:1]
+    reactive = [run for run in others if run.policy != STATIC][:1]
+    return fixed + reactive
+
+
+def _against(report: AuditReport, other: PolicyRun) -> Figure:
+    ours, price = report.runs[0], report.objective.price_per_pod_hour
+    difference = other.pod_hours - ours.pod_hours
+    verb = "saved" if difference >= 0 else "more"
+    note = f"{count(abs(difference))} GPU-hours {verb}"
+    if price is not None:
+        note += f", {money(abs(difference) * price)} at {price:g} per GPU-hour"
+    if ours.bad_ratio is not None and other.bad_ratio is not None:
+        note += f"; bad requests {share(ours.bad_ratio)} instead of {share(other.bad_ratio)}"
+    value = signed_share(ours.pod_hours / other.pod_hours - 1)
+    return Figure(f"GPU-hours against {other.label}", value, note + ".")
+
+
+def _cost(report: AuditReport, ours: PolicyRun) -> Figure:
+    price = report.objective.price_per_pod_hour
+    notes = [f"up to {count(ours.max_replicas)} replicas at once"]
+    if ours.excess is not None:
+        notes.append(f"{signed_share(ours.excess)} against the optimum with the future known")
+    if price is not None:
+        notes.append(f"{money(ours.pod_hours * price)} at {price:g} per GPU-hour")
+    return Figure("GPU-hours used", count(ours.pod_hours), "; ".join(notes) + ".")
+
+
+def _quality(report: AuditReport, ours: PolicyRun) -> Figure:
+    over, slo = ours.minutes_p99_over_slo, report.objective.slo_seconds
+    worst = f"The worst: P99 {seconds(ours.worst_minute_p99)} at {clock(ours.worst_minute_at)}."
+    if over is None:
+        return Figure("Minutes over the objective", UNKNOWN, "No latency was measured.")
+    minutes = len(ours.p99_by_minute)
+    return Figure(
+        f"Minutes with P99 over {slo:g}{NARROW_SPACE}s", count(over), f"Of {minutes:,}. {worst}"
+    )
+
+
+def _foresight(report: AuditReport) -> Figure:
+    found = report.forecast
+    name = "Minutes within the forecast"
+    if found is None:
+        return Figure(name, UNKNOWN, "The log holds no forecast whose moment came.")
+    note = (
+        f"Demand stayed below the upper edge forecast one lead time ahead. Median error "
+        f"{share(found.error_ratio)}; assuming no change, {share(found.unchanged_error_ratio)}."
+    )
+    return Figure(name, share(found.covered_ratio), note)
+
+
+def _more_or_fewer(ours: float, other: float) -> str:
+    ratio = ours / other - 1
+    word = "fewer" if ratio < 0 else "more"
+    return f"{_percent(ratio)} {word}"
+
+
+def _percent(ratio: float) -> str:
+    """Without its sign; one digit after the point below ten."""
+    percent = abs(ratio) * 100
+    return f"{percent:.{0 if percent >= 9.95 else 1}f}{NARROW_SPACE}%"

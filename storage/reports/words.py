@@ -1,0 +1,86 @@
+"""Reasons, outcomes and problems in words, for people who did not build this.
+
+Knows the vocabulary of the log. Knows no database and no layout.
+"""
+
+from __future__ import annotations
+
+import re
+
+from policies.context import ProblemKind, ProblemSource
+
+FORECAST, OBSERVED, LIMIT, DOUBT, BOUND = "forecast", "observed demand", "limit", "doubt", "bound"
+FAMILIES = (FORECAST, OBSERVED, LIMIT, DOUBT, BOUND)
+"""What kind of rule had the last word, in the order that legends use."""
+
+_REASONS = {
+    "ForecastPeak": (FORECAST, "ordered for the peak forecast one lead time ahead"),
+    "ForecastHold": (FORECAST, "kept for the peak forecast before a replica could be back"),
+    "ObservedDemand": (OBSERVED, "sized to the demand that was there"),
+    "Backlog": (OBSERVED, "sized to demand plus the requests that waited"),
+    "Fixed": (BOUND, "a fixed number"),
+    "NoTrustedInput": (DOUBT, "nothing trusted to go by: kept as it was"),
+    "MetricsUnavailable": (DOUBT, "metrics missing or doubtful: no scale-down"),
+    "LogUnavailable": (DOUBT, "decision log unavailable: no scale-down"),
+    "DemandCollapse": (DOUBT, "demand fell suspiciously fast: no scale-down"),
+    "StartingPods": (DOUBT, "replicas still starting: waited for them"),
+    "ScaleUpStabilized": (LIMIT, "growth waited for the stabilization window"),
+    "ScaleDownStabilized": (LIMIT, "shrinking waited for the stabilization window"),
+    "ScaleUpLimit": (LIMIT, "growth held to the scaleUp rate limit"),
+    "ScaleDownLimit": (LIMIT, "shrinking held to the scaleDown rate limit"),
+    "TooFewReplicas": (BOUND, "raised to minReplicas"),
+    "TooManyReplicas": (BOUND, "cut to maxReplicas"),
+}
+_OUTCOMES = {
+    "Applied": "applied",
+    "Unchanged": "nothing to change",
+    "Shadow": "not applied (shadow mode)",
+    "Conflict": "not applied: the target had changed meanwhile",
+    "Refused": "refused",
+    "Failed": "failed",
+    "Unknown": "unknown whether it was applied",
+}
+_PROBLEMS = {
+    "NoData": "no data",
+    "Stale": "data too old",
+    "Partial": "data incomplete",
+    "Implausible": "data implausible",
+    "Unreachable": "source unreachable",
+    "LogUnavailable": "log unavailable",
+    "ForecastUnavailable": "no forecast",
+    "ForecastUntrusted": "forecast not trusted",
+}
+_ONE_PROBLEM = re.compile(
+    rf"(?:^|; )({'|'.join(ProblemSource)}) ({'|'.join(ProblemKind)}): ", re.DOTALL
+)
+
+
+def family(reason: str) -> str:
+    """Which kind of rule a reason stands for; an unknown one counts as a bound."""
+    return _REASONS.get(reason, (BOUND, ""))[0]
+
+
+def reason_words(reason: str) -> str:
+    """A reason as a clause; an unknown one as it is."""
+    return _REASONS.get(reason, (BOUND, reason))[1]
+
+
+def outcome_words(kind: str, detail: str = "") -> str:
+    """What became of a decision, with the detail that the target gave."""
+    words = _OUTCOMES.get(kind, kind)
+    return f"{words} ({detail})" if detail else words
+
+
+def problem_words(source: str, kind: str) -> str:
+    """What was wrong, such as "demand: data too old"."""
+    return f"{source}: {_PROBLEMS.get(kind, kind)}"
+
+
+def split_problems(text: str) -> tuple[tuple[str, str, str], ...]:
+    """The problems of a logged decision as (source, kind, message).
+
+    Messages may hold the separator themselves, so the text is cut only before a known source and
+    kind.
+    """
+    parts = _ONE_PROBLEM.split(text)[1:]
+    return tuple(zip(parts[0::3], parts[1::3], parts[2::3], strict=True))

@@ -1,0 +1,279 @@
+"""The status server over real sockets: what it answers, what it refuses, how it stops."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy import Engine, text
+
+from policies.context import ScalingContext
+from policies.decision import Outcome, OutcomeKind
+from policies.engine import decide
+from scaler.exposition import Exposition
+from scaler.loop import TickResult
+from scaler.status_server import StatusServer, build_app
+from storage.database import open_engine, upgrade
+from storage.decisions import SqlDecisionStore
+from tests.log_builder import fill_log
+
+HOSTILE = "<script>alert('x')</script>/\"&'; DROP TABLE decision; --"
+
+
+@dataclass
+class Site:
+    """A running server with what stands behind it."""
+
+    server: StatusServer
+    engine: Engine
+    unready: list[str] = field(default_factory=list)
+
+    def ask(
+        self, path: str, method: str = "GET", host: str | None = None
+    ) -> tuple[int, dict[str, str], str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=20)
+        connection.putrequest(method, path, skip_host=True)
+        connection.putheader("Host", host or f"127.0.0.1:{self.server.port}")
+        connection.endheaders()
+        answer = connection.getresponse()
+        body = answer.read().decode()
+        headers = {name.lower(): value for name, value in answer.getheaders()}
+        connection.close()
+        return answer.status, headers, body
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    path: Path = tmp_path_factory.mktemp("log") / "daybreak.db"
+    engine = open_engine(f"sqlite:///{path}")
+    upgrade(engine)
+    registry = CollectorRegistry()
+    exposition = Exposition(registry, {"grammar": "shadow"})
+
+    def tick(context: ScalingContext) -> None:
+        result = TickResult(context, decide(context), Outcome(OutcomeKind.SHADOW), 1)
+        exposition.observe(result)
+
+    store = SqlDecisionStore(engine)
+    fill_log(store, hours=4.0, tick=tick)
+    fill_log(store, HOSTILE, hours=0.2)
+    unready: list[str] = []
+    app = build_app(engine, registry, lambda: list(unready), ["daybreak.llm.svc"])
+    server = StatusServer(app, "127.0.0.1", 0)
+    server.start()
+    yield Site(server, engine, unready)
+    server.stop()
+    engine.dispose()
+
+
+def test_health_and_readiness(site: Site) -> None:
+    assert site.ask("/healthz")[0] == 200
+    assert site.ask("/readyz")[0] == 200
+    site.unready.append("grammar: no recent decision")
+    try:
+        status, _, body = site.ask("/readyz")
+        assert status == 503
+        assert json.loads(body)["reasons"] == ["grammar: no recent decision"]
+        assert "no recent decision" in site.ask("/")[2]
+    finally:
+        site.unready.clear()
+
+
+def test_metrics_are_those_of_the_registry(site: Site) -> None:
+    status, headers, body = site.ask("/metrics")
+    assert status == 200
+    assert headers["content-type"].startswith("text/plain")
+    assert 'daybreak_desired_replicas{workload="grammar"}' in body
+
+
+def test_the_overview_lists_workloads_at_a_glance(site: Site) -> None:
+    status, _, body = site.ask("/")
+    assert status == 200
+    for part in ('href="/workloads/grammar"', "shadow", "trusted", "UTC"):
+        assert part in body
+
+
+def test_a_workload_shows_charts_and_decisions_in_words(site: Site) -> None:
+    status, _, body = site.ask("/workloads/grammar")
+    assert status == 200
+    assert body.count("data-live-image") == 4
+    assert body.count("<ol") == 20
+    assert "ordered for the peak forecast" in body or "kept for the peak forecast" in body
+    assert "<noscript><meta http-equiv" in body
+
+
+@pytest.mark.parametrize("chart", ["traffic", "replicas", "latency", "reasons"])
+@pytest.mark.parametrize("layout", ["wide", "narrow"])
+def test_charts_are_pictures(site: Site, chart: str, layout: str) -> None:
+    path = f"/workloads/grammar/{chart}.svg?window=6h&layout={layout}"
+    status, headers, body = site.ask(path)
+    assert status == 200
+    assert headers["content-type"] == "image/svg+xml"
+    assert body.startswith("<svg")
+    assert "<path" in body
+
+
+def test_json_holds_decisions_with_steps(site: Site) -> None:
+    assert [w["workload"] for w in json.loads(site.ask("/api/workloads")[2])["workloads"]] == [
+        HOSTILE,
+        "grammar",
+    ]
+    body = json.loads(site.ask("/api/workloads/grammar/decisions?limit=3")[2])
+    assert len(body["decisions"]) == 3
+    newest = body["decisions"][0]
+    assert newest["steps"][-1]["replicas"] == newest["desired"]
+    assert newest["outcome"]["kind"] == "Unchanged"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/workloads/nobody", 404),
+        ("/workloads/nobody/traffic.svg", 404),
+        ("/workloads/grammar/secrets.svg", 404),
+        ("/workloads/grammar/traffic.svg?layout=huge", 404),
+        ("/workloads/grammar/traffic.svg?window=9y", 400),
+        ("/api/workloads/nobody/decisions", 404),
+        ("/api/workloads/grammar/decisions?limit=0", 400),
+        ("/api/workloads/grammar/decisions?limit=1e9", 400),
+        ("/assets/..%2f..%2fpyproject.toml", 404),
+        ("/assets/../status_server.py", 404),
+        ("/nothing", 404),
+    ],
+)
+def test_what_is_not_there_is_said_so(site: Site, path: str, status: int) -> None:
+    assert site.ask(path)[0] == status
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+def test_only_reading_is_allowed(site: Site, method: str) -> None:
+    assert site.ask("/workloads/grammar", method)[0] == 405
+
+
+def test_head_has_the_headers_and_no_body(site: Site) -> None:
+    status, headers, body = site.ask("/", "HEAD")
+    assert (status, body) == (200, "")
+    assert int(headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("127.0.0.1:80", 200),
+        ("[::1]:9464", 200),
+        ("10.1.2.3:9464", 200),
+        ("daybreak.llm.svc:9464", 200),
+        ("DAYBREAK.llm.svc.", 200),
+        ("evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("daybreak.llm.svc.evil.example:9464", 421),
+        ("", 421),
+    ],
+)
+def test_foreign_host_names_are_refused(site: Site, host: str, status: int) -> None:
+    assert site.ask("/", host=host or " ")[0] == status
+
+
+def test_every_answer_is_guarded(site: Site) -> None:
+    for path in ("/", "/workloads/grammar", "/nothing", "/metrics", "/assets/live.js"):
+        headers = site.ask(path)[1]
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'")
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+        assert headers["cache-control"] == "no-store"
+        assert "server" not in headers
+
+
+def test_hostile_names_are_inert_and_can_be_followed(site: Site) -> None:
+    for path in ("/", f"/workloads/{quote(HOSTILE, safe='')}"):
+        status, _, body = site.ask(path)
+        assert status == 200
+        assert "<script>alert" not in body
+        assert "&lt;script&gt;alert" in body
+    picture = site.ask(f"/workloads/{quote(HOSTILE, safe='')}/traffic.svg")
+    assert picture[0] == 200
+    assert "alert" not in picture[2]
+
+
+def test_pages_ask_for_nothing_from_elsewhere(site: Site) -> None:
+    for path in ("/", "/workloads/grammar", "/assets/live.css", "/assets/live.js"):
+        body = site.ask(path)[2]
+        assert "http://" not in body
+        assert "https://" not in body
+        assert "style=" not in body
+        assert "onclick" not in body
+
+
+def test_a_log_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'daybreak.db'}")
+    upgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE decision RENAME TO lost"))
+    server = StatusServer(build_app(engine, CollectorRegistry(), list), "127.0.0.1", 0)
+    server.start()
+    try:
+        site = Site(server, engine)
+        status, _, body = site.ask("/")
+        assert status == 503
+        assert "the decision log cannot be read" in body
+        assert site.ask("/healthz")[0] == 200
+    finally:
+        server.stop()
+        engine.dispose()
+
+
+def test_an_empty_log_says_what_will_come(engine: Engine) -> None:
+    server = StatusServer(build_app(engine, CollectorRegistry(), list), "127.0.0.1", 0)
+    server.start()
+    try:
+        assert "No decision has been made yet" in Site(server, engine).ask("/")[2]
+    finally:
+        server.stop()
+
+
+def test_it_stops_within_two_seconds_with_a_connection_open(engine: Engine) -> None:
+    server = StatusServer(build_app(engine, CollectorRegistry(), list), "127.0.0.1", 0)
+    server.start()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection.request("GET", "/healthz")
+    connection.getresponse().read()
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < 2
+    assert "status" not in [thread.name for thread in threading.enumerate()]
+    connection.close()
+
+
+def test_a_port_in_use_is_an_error_at_start(site: Site) -> None:
+    app = build_app(site.engine, CollectorRegistry(), list)
+    with pytest.raises(OSError, match="in use"):
+        StatusServer(app, "127.0.0.1", site.server.port).start()
+
+
+def test_charts_are_of_the_newest_decision(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'daybreak.db'}")
+    upgrade(engine)
+    store = SqlDecisionStore(engine)
+    fill_log(store, hours=0.5)
+    server = StatusServer(build_app(engine, CollectorRegistry(), list), "127.0.0.1", 0)
+    server.start()
+    try:
+        site = Site(server, engine)
+        before = site.ask("/workloads/grammar/traffic.svg")[2]
+        assert site.ask("/workloads/grammar/traffic.svg")[2] == before
+        fill_log(store, hours=1.0)
+        assert site.ask("/workloads/grammar/traffic.svg")[2] != before
+    finally:
+        server.stop()
+        engine.dispose()
