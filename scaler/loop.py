@@ -30,7 +30,7 @@ from policies.context import (
     ReplicaChange,
     ScalingContext,
 )
-from policies.decision import Decision, Outcome, OutcomeKind
+from policies.decision import Decision, Outcome
 from policies.engine import decide
 from policies.registry import POLICIES
 from scaler.ports import (
@@ -117,7 +117,7 @@ class ControlLoop:
         decision = decide(context)
         self._last_epoch = decision.epoch
         decision_id = self._record(context, decision)
-        outcome = self._act(context, decision)
+        outcome = self._ports.target.apply(decision.desired, context.replicas, decision.epoch)
         self._record_outcome(decision_id, context, decision, outcome)
         return TickResult(context, decision, outcome, decision_id)
 
@@ -272,12 +272,6 @@ class ControlLoop:
             # Acting must not depend on the log; doubt about it already forbids shrinking from
             # the next tick on, and this decision is written when the log is back.
             return None
-
-    def _act(self, context: ScalingContext, decision: Decision) -> Outcome:
-        stored = context.replicas.stored_epoch
-        if stored is not None and stored >= decision.epoch:
-            return Outcome(OutcomeKind.REFUSED, f"the target carries the newer epoch {stored}")
-        return self._ports.target.apply(decision.desired, context.replicas, decision.epoch)
 
     def _record_outcome(
         self,

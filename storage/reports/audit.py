@@ -25,6 +25,8 @@ from storage.reports.findings import (
 )
 from storage.reports.timeline import ProblemPeriod, ReasonCount, ScaleEvent, Timeline
 
+RECORDED = "as recorded"
+"""Stands for the policy of a run that the log tells of: over time there may have been several."""
 UNKNOWN_GAP_SECONDS = 900.0
 """After so long without a decision, nobody knows what ran: it is not counted as GPU-hours."""
 
@@ -140,8 +142,8 @@ def recorded_run(
     held[held > UNKNOWN_GAP_SECONDS] = 0.0
     minutes = np.asarray(since.timestamp() + 60.0 * np.arange(len(p99)))
     return PolicyRun(
-        label="as recorded",
-        policy="recorded",
+        label="the fleet",
+        policy=RECORDED,
         pod_hours=float((line.provisioned * held).sum()) / 3600,
         excess=None,
         bad_ratio=None,

@@ -18,7 +18,7 @@ from storage.reports.timeline import ScaleEvent
 
 __all__ = ["AuditReport", "Objective", "PolicyRun", "read_audit", "render_html", "stylesheet"]
 
-SHOWN_EVENTS = 30
+SHOWN_EVENTS = 20
 SHOWN_PROBLEMS = 50
 
 _pages = Environment(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import http.client
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -107,7 +109,14 @@ def test_a_workload_shows_charts_and_decisions_in_words(site: Site) -> None:
     assert body.count("data-live-image") == 4
     assert body.count("<ol") == 20
     assert "ordered for the peak forecast" in body or "kept for the peak forecast" in body
-    assert "<noscript><meta http-equiv" in body
+
+
+def test_without_javascript_the_page_is_whole_and_refreshes(site: Site) -> None:
+    body = site.ask("/workloads/grammar")[2]
+    pictures = re.findall(r'<img class="chart" src="(/workloads/grammar/[^"]+)"', body)
+    assert len(pictures) == 4
+    assert all(site.ask(html.unescape(path))[0] == 200 for path in pictures)
+    assert '<noscript><meta http-equiv="refresh" content="5"></noscript>' in body
 
 
 @pytest.mark.parametrize("chart", ["traffic", "replicas", "latency", "reasons"])
@@ -243,6 +252,7 @@ def test_an_empty_log_says_what_will_come(engine: Engine) -> None:
 
 
 def test_it_stops_within_two_seconds_with_a_connection_open(engine: Engine) -> None:
+    running = set(threading.enumerate())
     server = StatusServer(build_app(engine, CollectorRegistry(), list), "127.0.0.1", 0)
     server.start()
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
@@ -250,9 +260,11 @@ def test_it_stops_within_two_seconds_with_a_connection_open(engine: Engine) -> N
     connection.getresponse().read()
     began = time.monotonic()
     server.stop()
-    assert time.monotonic() - began < 2
-    assert "status" not in [thread.name for thread in threading.enumerate()]
+    took = time.monotonic() - began
     connection.close()
+    assert took < 2
+    assert not [thread for thread in set(threading.enumerate()) - running if not thread.daemon]
+    assert "status" not in [thread.name for thread in set(threading.enumerate()) - running]
 
 
 def test_a_port_in_use_is_an_error_at_start(site: Site) -> None:
