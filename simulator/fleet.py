@@ -2,14 +2,17 @@
 
 It is a MetricsSource and a ScaleTarget. A policy sees nothing earlier than it would in life:
 metrics are scraped at an interval and arrive with a lag, and a pod counts as ready only when its
-cold start is over.
+cold start is over. What the pods make of the requests is the engine's.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 import numpy as np
 
@@ -17,71 +20,70 @@ from forecaster.history import Floats, TrafficHistory
 from policies.context import Observation, ProblemKind, Replicas
 from policies.decision import Outcome, OutcomeKind
 from scaler.ports import MetricsError, Reading
-from simulator.engines.fluid import FluidEngine
-from simulator.pod import PodProfile
-from simulator.traces.arrivals import poisson_counts, rates_by_second
+from simulator.engines.engine import Engine
+from simulator.lifecycle import Lifecycle
+from simulator.traces.arrivals import rates_by_second
 
-P95_OVER_SIGMA = 1.6448536269514722
-
-
-@dataclass(frozen=True, slots=True)
-class ColdStart:
-    """Lognormal time from a pod's creation until it is ready."""
-
-    p50_seconds: float
-    p95_seconds: float
-
-    def draw(self, rng: np.random.Generator) -> float:
-        if self.p50_seconds <= 0:
-            return 0.0
-        sigma = math.log(self.p95_seconds / self.p50_seconds) / P95_OVER_SIGMA
-        return self.p50_seconds * math.exp(sigma * rng.standard_normal())
+MakeEngine = Callable[[Floats], Engine]
+"""An engine for a run of seconds, given their mean rates."""
 
 
 @dataclass(frozen=True, slots=True)
 class FleetSettings:
-    """How the fleet starts, is scraped and drains."""
+    """How the fleet lives and is seen. `lead_p95_seconds` is what a starting pod is expected to
+    take, as an adapter would estimate it."""
 
-    profile: PodProfile
-    cold_start: ColdStart
+    lifecycle: Lifecycle
+    lead_p95_seconds: float
     initial_replicas: int
     scrape_seconds: int = 15
     lag_seconds: int = 15
     rate_window_seconds: int = 60
-    drain_seconds: int = 30
+    dispersion: float = 1.0
     seed: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Pod:
-    """Seconds on the fleet's clock; a deleted pod is gone when it has drained."""
+    """Seconds on the fleet's clock; `engine_pod` is its number there once it serves."""
 
-    created: float
-    ready: float
+    number: int
+    created: int
+    rng: np.random.Generator
+    engine_pod: int | None = None
+    deleted: bool = False
 
 
 class SimulatedFleet:
     """Serves the traffic from `starts_at` on; what lies before is history that it can tell."""
 
     def __init__(
-        self, traffic: TrafficHistory, starts_at: datetime, settings: FleetSettings
+        self,
+        traffic: TrafficHistory,
+        starts_at: datetime,
+        settings: FleetSettings,
+        make_engine: MakeEngine,
     ) -> None:
         self.settings = settings
         self.starts_at = starts_at
         served = traffic.between(starts_at, traffic.end)
-        self.arrivals: Floats = poisson_counts(rates_by_second(served), settings.seed)
-        self.engine = FluidEngine(settings.profile, len(self.arrivals))
-        self._past = traffic.between(traffic.start, starts_at)
-        self._rng = np.random.Generator(np.random.Philox(key=settings.seed + 1))
-        self._ready = [Pod(0.0, 0.0) for _ in range(settings.initial_replicas)]
-        self._starting: list[Pod] = []
-        self._draining: list[float] = []
-        self._clock = 0
-        self._epoch: int | None = None
-        self._ready_by_second = np.zeros(len(self.arrivals))
-        self._billed_by_second = np.zeros(len(self.arrivals))
+        rates = rates_by_second(served, settings.dispersion, settings.seed)
+        self.engine = make_engine(rates)
         self.scale_ups = 0
         self.scale_downs = 0
+        self._past = traffic.between(traffic.start, starts_at)
+        self._length = len(rates)
+        self._clock = 0
+        self._epoch: int | None = None
+        self._pods: list[Pod] = []
+        self._draining = 0
+        self._created = 0
+        self._events: list[tuple[int, int, Callable[[], None]]] = []
+        self._event_number = 0
+        self._ready = np.zeros(self._length)
+        self._billed = np.zeros(self._length)
+        for _ in range(settings.initial_replicas):
+            self._serve(self._new_pod())
 
     @property
     def now(self) -> datetime:
@@ -89,50 +91,36 @@ class SimulatedFleet:
 
     @property
     def ready_by_second(self) -> Floats:
-        return self._ready_by_second[: self._clock]
+        return self._ready[: self._clock]
 
     @property
     def billed_by_second(self) -> Floats:
         """Pods that cost money in each second: starting, ready and draining ones."""
-        return self._billed_by_second[: self._clock]
+        return self._billed[: self._clock]
 
     def advance(self, until: datetime) -> None:
         """Serve every second up to `until`."""
-        last = min(int((until - self.starts_at).total_seconds()), len(self.arrivals))
-        for second in range(self._clock, last):
-            self._move_pods(second)
-            self._ready_by_second[second] = len(self._ready)
-            self._billed_by_second[second] = self._spec + len(self._draining)
-            self.engine.advance(second, float(self.arrivals[second]), len(self._ready))
-        self._clock = max(self._clock, last)
-        self._move_pods(self._clock)
-
-    @property
-    def _spec(self) -> int:
-        return len(self._ready) + len(self._starting)
-
-    def _move_pods(self, second: int) -> None:
-        if self._starting:
-            self._ready += [pod for pod in self._starting if pod.ready <= second]
-            self._starting = [pod for pod in self._starting if pod.ready > second]
-        if self._draining:
-            self._draining = [gone for gone in self._draining if gone > second]
+        last = min(int((until - self.starts_at).total_seconds()), self._length)
+        while self._clock < last:
+            self._run_events()
+            due = self._events[0][0] if self._events else last
+            self._serve_until(min(due, last))
+        self._run_events()
 
     def observe(self, now: datetime) -> Reading[Observation]:
         scraped = self._scraped(now)
         window = self.settings.rate_window_seconds
         if scraped < window:
-            history = self._past.last(max(1, 60 // self._past.step_seconds))
-            demand = float(history.values[-1]) if len(history) else 0.0
-            return Reading(Observation(at=now, demand_qps=demand))
-        newest = slice(scraped - window, scraped)
+            return Reading(Observation(at=now, demand_qps=self._last_of_the_past()))
+        seen = self.engine.seen(scraped - window, scraped)
+        p99 = float(seen.p99[-1])
         return Reading(
             Observation(
                 at=self.starts_at + timedelta(seconds=scraped),
-                demand_qps=float(self.arrivals[newest].mean()),
-                requests_running=float(self.engine.running[scraped - 1]),
-                requests_waiting=float(self.engine.waiting[scraped - 1]),
-                latency_p99_seconds=self.engine.p99_at(scraped - 1),
+                demand_qps=float(seen.arrivals.mean()),
+                requests_running=float(seen.running[-1]),
+                requests_waiting=float(seen.waiting[-1]),
+                latency_p99_seconds=p99 if math.isfinite(p99) else None,
             )
         )
 
@@ -141,56 +129,131 @@ class SimulatedFleet:
     ) -> Reading[TrafficHistory]:
         if end > self.now:
             raise MetricsError(ProblemKind.NO_DATA, f"nothing is known at {end.isoformat()} yet")
+        whole = max(0, self._scraped(self.now) // step_seconds)
+        first = max(0, int((start - self.starts_at).total_seconds()) // step_seconds)
+        seconds = self.engine.seen(first * step_seconds, whole * step_seconds).arrivals
+        served = TrafficHistory(
+            self._past.series,
+            self.starts_at + timedelta(seconds=first * step_seconds),
+            step_seconds,
+            seconds.reshape(-1, step_seconds).mean(axis=1),
+        )
+        if start >= self.starts_at or not len(self._past):
+            return Reading(served.between(start, end))
         past = self._past.resampled(step_seconds)
-        whole = self._scraped(self.now) // step_seconds
-        seconds = self.arrivals[: max(0, whole) * step_seconds].reshape(-1, step_seconds)
-        served = TrafficHistory(past.series, self.starts_at, step_seconds, seconds.mean(axis=1))
-        known = past.extended(served, len(past) + len(served)) if len(past) else served
-        return Reading(known.between(start, end))
+        return Reading(past.extended(served, len(past) + len(served)).between(start, end))
 
     def read(self, now: datetime) -> Replicas:  # noqa: ARG002  # the fleet has its own clock
-        lead = timedelta(seconds=self.settings.cold_start.p95_seconds)
+        starting = [pod for pod in self._pods if pod.engine_pod is None]
         return Replicas(
-            spec=self._spec,
-            ready=len(self._ready),
-            starting=tuple(self._expected(pod, lead) for pod in self._starting),
-            draining=len(self._draining),
+            spec=len(self._pods),
+            ready=len(self._pods) - len(starting),
+            starting=tuple(self._expected(pod) for pod in starting),
+            draining=self._draining,
             stored_epoch=self._epoch,
         )
 
     def apply(self, desired: int, seen: Replicas, epoch: int) -> Outcome:
-        if seen.spec != self._spec:
-            return Outcome(OutcomeKind.CONFLICT, f"expected {seen.spec}, found {self._spec}")
+        current = len(self._pods)
+        if seen.spec != current:
+            return Outcome(OutcomeKind.CONFLICT, f"expected {seen.spec}, found {current}")
         self._epoch = epoch
-        if desired == self._spec:
+        if desired == current:
             return Outcome(OutcomeKind.UNCHANGED)
-        if desired > self._spec:
+        if desired > current:
             self.scale_ups += 1
-            self._start(desired - self._spec)
+            for _ in range(desired - current):
+                self._start(self._new_pod())
         else:
             self.scale_downs += 1
-            self._stop(self._spec - desired)
+            for _ in range(current - desired):
+                self._delete(self._first_to_go())
         return Outcome(OutcomeKind.APPLIED)
 
-    def _start(self, count: int) -> None:
-        for _ in range(count):
-            ready = self._clock + self.settings.cold_start.draw(self._rng)
-            self._starting.append(Pod(float(self._clock), ready))
+    def _serve_until(self, last: int) -> None:
+        ready = sum(1 for pod in self._pods if pod.engine_pod is not None)
+        self._ready[self._clock : last] = ready
+        self._billed[self._clock : last] = len(self._pods) + self._draining
+        self.engine.advance(last - self._clock)
+        self._clock = last
 
-    def _stop(self, count: int) -> None:
-        """As a ReplicaSet does: pods that are not ready first, then the youngest."""
-        for _ in range(count):
-            pods = self._starting or self._ready
-            youngest = max(pods, key=lambda pod: pod.created)
-            pods.remove(youngest)
-            if pods is self._ready:
-                self._draining.append(float(self._clock + self.settings.drain_seconds))
+    def _new_pod(self) -> Pod:
+        """A pod's luck depends on its number alone, so that all policies meet the same."""
+        key = [self.settings.seed, 1_000_000 + self._created]
+        rng = np.random.Generator(np.random.Philox(key=key))
+        pod = Pod(self._created, self._clock, rng)
+        self._created += 1
+        self._pods.append(pod)
+        return pod
+
+    def _start(self, pod: Pod) -> None:
+        cold = self.settings.lifecycle.cold_start
+        warm = cold.warm_nodes is None or len(self._pods) + self._draining <= cold.warm_nodes
+        seconds = cold.draw(pod.rng, warm)
+        if math.isfinite(seconds):
+            self._at(self._clock + math.ceil(seconds), partial(self._serve, pod))
+
+    def _serve(self, pod: Pod) -> None:
+        if pod.deleted:
+            return
+        life = self.settings.lifecycle
+        speed = life.slow_factor if pod.rng.random() < life.slow_ratio else 1.0
+        pod.engine_pod = self.engine.add(speed)
+        if pod.created != self._clock and life.slow_start_seconds:
+            self.engine.set_speed(pod.engine_pod, speed * life.slow_start_factor)
+            settle = partial(self._settle, pod, speed)
+            self._at(self._clock + math.ceil(life.slow_start_seconds), settle)
+        if life.crashes_per_pod_hour:
+            hours = pod.rng.exponential(1 / life.crashes_per_pod_hour)
+            self._at(self._clock + math.ceil(hours * 3600), partial(self._crash, pod))
+
+    def _settle(self, pod: Pod, speed: float) -> None:
+        if not pod.deleted and pod.engine_pod is not None:
+            self.engine.set_speed(pod.engine_pod, speed)
+
+    def _crash(self, pod: Pod) -> None:
+        """The container is started anew in its place: no node and no image to wait for."""
+        if pod.deleted or pod.engine_pod is None:
+            return
+        self.engine.remove(pod.engine_pod)
+        pod.engine_pod = None
+        restart = sum(p.draw(pod.rng) for p in self.settings.lifecycle.cold_start.phases[1:])
+        self._at(self._clock + max(1, math.ceil(restart)), partial(self._serve, pod))
+
+    def _first_to_go(self) -> Pod:
+        """As a ReplicaSet chooses: pods that are not ready first, then the youngest."""
+        return max(self._pods, key=lambda pod: (pod.engine_pod is None, pod.created, pod.number))
+
+    def _delete(self, pod: Pod) -> None:
+        pod.deleted = True
+        self._pods.remove(pod)
+        if pod.engine_pod is not None:
+            self.engine.drain(pod.engine_pod)
+            self._draining += 1
+            gone = partial(self._gone, pod.engine_pod)
+            self._at(self._clock + self.settings.lifecycle.drain_seconds, gone)
+
+    def _gone(self, engine_pod: int) -> None:
+        self._draining -= 1
+        self.engine.remove(engine_pod)
+
+    def _at(self, second: int, event: Callable[[], None]) -> None:
+        self._event_number += 1
+        heapq.heappush(self._events, (second, self._event_number, event))
+
+    def _run_events(self) -> None:
+        while self._events and self._events[0][0] <= self._clock:
+            heapq.heappop(self._events)[2]()
 
     def _scraped(self, now: datetime) -> int:
         """The newest second that a scrape has seen and that has reached us."""
         seen = int((now - self.starts_at).total_seconds()) - self.settings.lag_seconds
         return seen // self.settings.scrape_seconds * self.settings.scrape_seconds
 
-    def _expected(self, pod: Pod, lead: timedelta) -> datetime:
-        created = self.starts_at + timedelta(seconds=pod.created)
-        return max(created + lead, self.now)
+    def _expected(self, pod: Pod) -> datetime:
+        seconds = max(pod.created + self.settings.lead_p95_seconds, self._clock)
+        return self.starts_at + timedelta(seconds=seconds)
+
+    def _last_of_the_past(self) -> float | None:
+        known = self._past.values[np.isfinite(self._past.values)]
+        return float(known[-1]) if len(known) else None

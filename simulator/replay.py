@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from forecaster.combine import default_forecaster
 from forecaster.history import TrafficHistory
@@ -11,7 +12,9 @@ from scaler.loop import ControlLoop, Ports
 from scaler.rounds import Rounds
 from scaler.settings import Workload
 from simulator.clock import VirtualClock, run_jobs
+from simulator.engines.fluid import FluidEngine
 from simulator.fleet import FleetSettings, SimulatedFleet
+from simulator.pod import PodProfile
 from simulator.scorecard import Scorecard, score
 from storage.memory import MemoryDecisionStore
 
@@ -24,6 +27,11 @@ class Scenario:
     starts_at: datetime
     until: datetime
     fleet: FleetSettings
+    profile: PodProfile
+
+    def new_fleet(self) -> SimulatedFleet:
+        make_engine = partial(FluidEngine, self.profile, seed=self.fleet.seed)
+        return SimulatedFleet(self.traffic, self.starts_at, self.fleet, make_engine)
 
 
 def replay(
@@ -33,7 +41,7 @@ def replay(
     refit_interval_seconds: float = 1800.0,
 ) -> Scorecard:
     """Run a workload's policy over a scenario and score it."""
-    fleet = SimulatedFleet(scenario.traffic, scenario.starts_at, scenario.fleet)
+    fleet = scenario.new_fleet()
     loop = ControlLoop(
         workload.loop_settings(interval_seconds),
         Ports(fleet, fleet, MemoryDecisionStore()),

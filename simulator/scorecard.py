@@ -12,7 +12,6 @@ import numpy as np
 
 from forecaster.history import Floats
 from simulator.clairvoyant import need, optimum_pod_slots
-from simulator.engines.fluid import late_share, latency_quantiles
 from simulator.fleet import SimulatedFleet
 
 CLAIRVOYANT_SLOT_SECONDS = 15
@@ -61,32 +60,30 @@ def score(
     policy: str, fleet: SimulatedFleet, slo_seconds: float, qps_per_replica: float
 ) -> Scorecard:
     """Score whole minutes of a fleet's run; raises ValueError where there is none."""
-    minutes = len(fleet.ready_by_second) // 60
+    fleet.engine.finish()
+    measured = fleet.engine.minutes(slo_seconds)
+    minutes = len(measured.requests)
     if minutes == 0:
         raise ValueError("nothing to score: the run is shorter than a minute")
-    engine, seconds = fleet.engine, minutes * 60
-    whole = slice(0, seconds)
-    group = np.arange(engine.seconds) // 60
-    by_minute = latency_quantiles(engine, group, (0.99,))[:minutes, 0]
-    overall = latency_quantiles(engine, np.zeros(engine.seconds, dtype=np.int64), LEVELS)[0]
-    late = (engine.served * late_share(engine, slo_seconds))[whole].reshape(minutes, 60).sum(1)
-    failed = engine.failed[whole].reshape(minutes, 60).sum(1)
-    requests = fleet.arrivals[whole].reshape(minutes, 60).sum(1)
+    whole = slice(0, minutes * 60)
+    overall = fleet.engine.quantiles(LEVELS)
+    late, failed, requests = measured.late, measured.failed, measured.requests
     bad = failed + np.maximum(0.0, late - LATE_ALLOWANCE * requests)
-    worst = int(np.nanargmax(by_minute))
-    total = float(requests.sum())
+    by_minute = measured.p99
+    worst = int(np.nanargmax(by_minute)) if np.isfinite(by_minute).any() else 0
+    total = max(float(requests.sum()), 1.0)
     return Scorecard(
         policy=policy,
         pod_hours=float(fleet.billed_by_second[whole].sum()) / 3600,
-        clairvoyant_pod_hours=_clairvoyant_hours(fleet, seconds, qps_per_replica),
+        clairvoyant_pod_hours=_clairvoyant_hours(fleet, minutes * 60, qps_per_replica),
         requests=round(total),
         bad_requests=float(bad.sum()),
         late_ratio=float(late.sum()) / total,
         failed_ratio=float(failed.sum()) / total,
-        p50_seconds=float(overall[0]),
-        p95_seconds=float(overall[1]),
-        p99_seconds=float(overall[2]),
-        p999_seconds=float(overall[3]),
+        p50_seconds=overall[0],
+        p95_seconds=overall[1],
+        p99_seconds=overall[2],
+        p999_seconds=overall[3],
         minutes=minutes,
         minutes_p99_over_slo=int((by_minute > slo_seconds).sum()),
         worst_minute=worst,
@@ -108,6 +105,6 @@ def _minutes(by_second: Floats) -> Floats:
 
 def _clairvoyant_hours(fleet: SimulatedFleet, seconds: int, qps_per_replica: float) -> float:
     slot = CLAIRVOYANT_SLOT_SECONDS
-    demand = fleet.arrivals[:seconds].reshape(-1, slot).mean(axis=1)
-    cold_slots = round(fleet.settings.cold_start.p50_seconds / slot)
+    demand = fleet.engine.seen(0, seconds).arrivals.reshape(-1, slot).mean(axis=1)
+    cold_slots = round(fleet.settings.lifecycle.cold_start.quantile(0.5) / slot)
     return optimum_pod_slots(need(demand, qps_per_replica), cold_slots) * slot / 3600

@@ -23,7 +23,8 @@ from scaler.loop import Ports
 from scaler.settings import Settings, Workload
 from scaler.wiring import Watch, build_rounds
 from simulator.clock import VirtualClock, run_jobs
-from simulator.fleet import ColdStart, FleetSettings, SimulatedFleet
+from simulator.fleet import FleetSettings
+from simulator.lifecycle import ColdStart, Lifecycle, Phase
 from simulator.pod import PROFILES
 from simulator.replay import Scenario, replay, static_peak
 from simulator.scorecard import Scorecard, score
@@ -35,7 +36,7 @@ WORKLOAD = "grammar"
 HISTORY_START = datetime(2026, 3, 2, tzinfo=UTC)  # a Monday: the day after two weeks is one too
 HISTORY_DAYS = 14
 PROFILE = PROFILES["h100-1200"]
-COLD_START = ColdStart(p50_seconds=150.0, p95_seconds=180.0)
+COLD_START = Phase("start", p50_seconds=150.0, p95_seconds=180.0)
 SEED = 1
 SURGE_AFTER = timedelta(hours=15, minutes=10)
 REACTIVE_INTERVAL_SECONDS = 5.0
@@ -77,7 +78,13 @@ def scenario(days: int) -> Scenario:
         traffic=traffic,
         starts_at=starts_at,
         until=starts_at + timedelta(days=days),
-        fleet=FleetSettings(PROFILE, COLD_START, _first_replicas(traffic, starts_at), seed=SEED),
+        fleet=FleetSettings(
+            Lifecycle(ColdStart((COLD_START,))),
+            COLD_START.p95_seconds,
+            _first_replicas(traffic, starts_at),
+            seed=SEED,
+        ),
+        profile=PROFILE,
     )
 
 
@@ -94,7 +101,7 @@ def run_demo(
     `pace` is called before each moment of virtual time, and may wait or draw.
     """
     workload = settings.workloads[0]
-    fleet = SimulatedFleet(plan.traffic, plan.starts_at, plan.fleet)
+    fleet = plan.new_fleet()
     store = SqlDecisionStore(engine)
     rounds = build_rounds(settings, lambda _: Ports(fleet, fleet, store), watch)
 

@@ -27,7 +27,8 @@ BAND, SERVING = "rgba(230,159,0,0.35)", "rgba(0,158,115,0.35)"
 RUN_COLOURS = (BLUE, ORANGE, GREY, PURPLE, GREEN, SKY)
 FAMILY_COLOURS = dict(zip(words.FAMILIES, (BLUE, ORANGE, GREEN, RED, GREY), strict=True))
 FONT = "Helvetica, Arial, sans-serif"
-SECONDS_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
+COARSE_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
+FINE_TICKS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 7, 10)
 QUICKEST_SECONDS, SLOWEST_SECONDS = 0.01, 60.0
 """P99 is drawn on a logarithmic scale between these, so that a bad minute does not flatten the
 rest; what lies outside is drawn at the edge."""
@@ -71,8 +72,14 @@ class Bar:
     pod_hours: float
 
 
-def traffic(line: Timeline, qps_per_replica: float, layout: Layout = WIDE) -> str:
-    """Demand against the forecast for the same moment and the capacity that was ready."""
+def traffic(
+    line: Timeline,
+    qps_per_replica: float,
+    layout: Layout = WIDE,
+    close_up: bool = False,
+) -> str:
+    """Demand against the forecast for the same moment and the capacity that was ready; close up
+    the scale does not begin at zero."""
     drawn = _drawn(line, layout)
     legend = _legend(
         {
@@ -96,7 +103,9 @@ def traffic(line: Timeline, qps_per_replica: float, layout: Layout = WIDE) -> st
     chart = alt.layer(
         legend,
         band.mark_area(opacity=1).encode(
-            y=_amount("low", "requests/s"), y2="high:Q", color=alt.ColorDatum("forecast range")
+            y=_amount("low", "requests/s", zero=not close_up),
+            y2="high:Q",
+            color=alt.ColorDatum("forecast range"),
         ),
         capacity.mark_line(interpolate="step-after", strokeWidth=1.5).encode(
             y="capacity:Q", color=alt.ColorDatum("ready capacity")
@@ -108,8 +117,9 @@ def traffic(line: Timeline, qps_per_replica: float, layout: Layout = WIDE) -> st
             y="demand:Q", color=alt.ColorDatum("observed demand")
         ),
     )
+    title = "Demand and capacity, close up" if close_up else "Demand, forecast, capacity"
     foretold = [row for row in foretold if row["t"] is not None]
-    return _svg(chart, {"seen": seen, "foretold": foretold}, layout, "Demand, forecast, capacity")
+    return _svg(chart, {"seen": seen, "foretold": foretold}, layout, title)
 
 
 def replicas(line: Timeline, qps_per_replica: float, layout: Layout = WIDE) -> str:
@@ -148,11 +158,13 @@ def latency(paths: Sequence[LatencyPath], slo_seconds: float | None, layout: Lay
     values = [row["p99"] for rows in tables.values() for row in rows if row["p99"] is not None]
     times = np.concatenate([path.time for path in paths])
     x = _time_axis((float(times.min()) - 30.0, float(times.max()) + 30.0), layout)
+    domain = _decades([*values, slo_seconds or 1.0])
+    ticks = FINE_TICKS if domain[1] < 6 * domain[0] else COARSE_TICKS
     y = alt.Y(
         "p99:Q",
         title="P99, seconds",
-        scale=alt.Scale(type="log", domain=_decades([*values, slo_seconds or 1.0]), nice=False),
-        axis=alt.Axis(values=list(SECONDS_TICKS), format="~g", labelOverlap=False),
+        scale=alt.Scale(type="log", domain=domain, nice=False),
+        axis=alt.Axis(values=list(ticks), format="~g", labelOverlap=False),
     )
     layers: list[Any] = [
         _from(f"path{index}", x)
@@ -171,7 +183,7 @@ def reasons(line: Timeline, layout: Layout = WIDE) -> str:
     """Which rule had the last word when: a row a reason, darker where it bound more often."""
     counts = {name: line.reason.count(name) for name in set(line.reason)}
     order = sorted(counts, key=lambda name: (-counts[name], name))
-    limit = 110 if layout.narrow else 200
+    limit = 135 if layout.narrow else 200
     present = {words.family(name) for name in counts}
     families = {name: FAMILY_COLOURS[name] for name in words.FAMILIES if name in present}
     span = _span(line)
@@ -324,7 +336,7 @@ def _rows(t: Floats, **columns: Floats) -> Rows:
 def _span(line: Timeline) -> tuple[float, float]:
     """From the first decision to the last moment that was decided or forecast."""
     last = np.nanmax(np.concatenate([line.time, line.forecast_at]))
-    first = float(line.time[0])
+    first = float(line.time[0]) // 60.0 * 60.0
     return first, max(float(last), first + 60.0)
 
 
@@ -347,10 +359,10 @@ def _time_axis(span: tuple[float, float], layout: Layout) -> alt.X:
     )
 
 
-def _amount(field: str, title: str) -> alt.Y:
+def _amount(field: str, title: str, zero: bool = True) -> alt.Y:
     # By an expression: an axis' own format would write 0 as 0k.
     axis = alt.Axis(labelExpr="format(datum.value, '~s')", tickMinStep=1, tickCount=5)
-    return alt.Y(f"{field}:Q", title=title, axis=axis, scale=alt.Scale(zero=True))
+    return alt.Y(f"{field}:Q", title=title, axis=axis, scale=alt.Scale(zero=zero))
 
 
 def _from(table: str, x: alt.X) -> alt.Chart:

@@ -6,6 +6,7 @@ names of workloads and policies come from files that others write.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,6 +19,8 @@ from storage.reports.timeline import ScaleEvent
 
 __all__ = ["AuditReport", "Objective", "PolicyRun", "read_audit", "render_html", "stylesheet"]
 
+CLOSE_UP = timedelta(minutes=40)
+"""How much of the time before and after the worst minute is drawn."""
 SHOWN_EVENTS = 20
 SHOWN_PROBLEMS = 50
 
@@ -52,6 +55,7 @@ def render_html(report: AuditReport) -> str:
         comparisons=summary.comparisons(report),
         pictures=_pictures(report),
         worst=report.worst,
+        close_up=2 * CLOSE_UP // timedelta(minutes=1),
         events=events,
         problems=report.problems[:SHOWN_PROBLEMS],
         decisions=sum(reason.decisions for reason in report.reasons),
@@ -81,6 +85,11 @@ def _drawn(report: AuditReport, layout: charts.Layout) -> dict[str, str]:
         "replicas": charts.replicas(line, qps, layout),
         "reasons": charts.reasons(line, layout),
     }
+    worst = report.worst
+    if worst is not None:
+        near = line.between(worst.at - CLOSE_UP, worst.at + CLOSE_UP)
+        if len(near):
+            found["worst"] = charts.traffic(near, qps, layout, close_up=True)
     measured = [run for run in report.runs if run.minutes_p99_over_slo is not None]
     if measured:
         paths = [charts.LatencyPath(run.label, run.time, run.p99_by_minute) for run in measured]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -72,6 +72,16 @@ class Timeline:
 
     def __len__(self) -> int:
         return len(self.time)
+
+    def between(self, since: datetime, until: datetime) -> Timeline:
+        """The points in [since, until)."""
+        first, last = np.searchsorted(self.time, [since.timestamp(), until.timestamp()])
+        columns = {
+            column.name: getattr(self, column.name)[first:last]
+            for column in fields(self)
+            if column.name != "workload"
+        }
+        return Timeline(workload=self.workload, **columns)
 
     @property
     def provisioned(self) -> Floats:

@@ -107,7 +107,7 @@ def test_a_report_is_one_inert_file_with_its_numbers(report: AuditReport) -> Non
     saved = static.pod_hours - ours.pod_hours
     assert f"{saved:,.0f} GPU-hours saved, {saved * 2.5:,.0f} at 2.5 per GPU-hour" in text
     assert "The worst minute" in text
-    assert html.count('role="img"') == 10
+    assert html.count('role="img"') == 12
     assert html.count("<caption>") == 6
     assert len(html) < 1_500_000
 
@@ -151,7 +151,7 @@ def test_without_comparisons_the_log_speaks_for_itself(day: tuple[Engine, World]
     html = render_html(alone)
     assert_inert(html)
     assert "GPU-hours used" in html
-    assert html.count('role="img"') == 8
+    assert html.count('role="img"') == 10
 
 
 def test_a_stretch_without_decisions_is_refused(day: tuple[Engine, World]) -> None:

@@ -22,7 +22,6 @@ from scaler.rounds import Rounds
 from scaler.settings import Workload
 from scaler.wiring import Watch, build_rounds, open_log
 from simulator.clock import VirtualClock, run_jobs
-from simulator.fleet import SimulatedFleet
 from simulator.replay import Scenario
 from storage.decisions import SqlDecisionStore
 from storage.memory import MemoryDecisionStore
@@ -48,7 +47,7 @@ def recorded(plan: Scenario) -> tuple[Tape, list[Decision]]:
     """A simulated run: what its ports answered, and what it decided."""
     settings = demo_settings("sqlite://", 1)
     tape, store = Tape(), MemoryDecisionStore()
-    fleet = SimulatedFleet(plan.traffic, plan.starts_at, plan.fleet)
+    fleet = plan.new_fleet()
     recorder = Recorder(fleet, fleet, tape)
     loop = ControlLoop(
         settings.workloads[0].loop_settings(settings.interval_seconds),
@@ -95,7 +94,7 @@ def with_restarts(plan: Scenario, folder: Path, keep_log: bool) -> list[Decision
     """The same morning with the process thrown away at 100 random ticks."""
     rng = random.Random(5)
     ticks = sorted(rng.sample(range(1, HOURS * 240), RESTARTS))
-    fleet = SimulatedFleet(plan.traffic, plan.starts_at, plan.fleet)
+    fleet = plan.new_fleet()
     decisions: list[Decision] = []
     start = plan.starts_at
     for number, tick in enumerate([*ticks, HOURS * 240]):

@@ -12,8 +12,9 @@ from forecaster.history import TrafficHistory
 from policies.decision import OutcomeKind
 from scaler.ports import MetricsError
 from simulator.clairvoyant import Limits, need, optimum_pod_slots, optimum_under_limits
-from simulator.engines.fluid import FluidEngine, late_share, latency_quantiles
-from simulator.fleet import ColdStart, FleetSettings, SimulatedFleet
+from simulator.engines.fluid import FluidEngine
+from simulator.fleet import FleetSettings, SimulatedFleet
+from simulator.lifecycle import COLD_STARTS, ColdStart, Lifecycle, Phase, constant_cold_start
 from simulator.pod import PROFILES
 from simulator.scorecard import score
 from tests.traffic import MONDAY
@@ -25,10 +26,30 @@ def flat(qps: float, minutes: int = 120) -> TrafficHistory:
     return TrafficHistory("flat", MONDAY, 60, np.full(minutes, qps))
 
 
-def fleet(qps: float = 10_800.0, replicas: int = 14, cold: float = 180.0) -> SimulatedFleet:
+def fleet(
+    qps: float = 10_800.0, replicas: int = 14, life: Lifecycle | None = None
+) -> SimulatedFleet:
     """An hour of history, then an hour to serve."""
-    settings = FleetSettings(PROFILE, ColdStart(cold, cold), replicas)
-    return SimulatedFleet(flat(qps), MONDAY + timedelta(hours=1), settings)
+    return serving(flat(qps), replicas, life)
+
+
+def serving(
+    traffic: TrafficHistory, replicas: int, life: Lifecycle | None = None
+) -> SimulatedFleet:
+    settings = FleetSettings(life or Lifecycle(constant_cold_start(180)), 180.0, replicas)
+    return SimulatedFleet(
+        traffic, MONDAY + timedelta(hours=1), settings, lambda rates: FluidEngine(PROFILE, rates)
+    )
+
+
+def engine_at(qps: list[float], pods: int, speed: float = 1.0) -> FluidEngine:
+    """Seconds of traffic at exact rates on so many pods."""
+    engine = FluidEngine(PROFILE, np.array(qps))
+    engine._arrivals = np.array(qps)  # Poisson noise is not what these tests are about
+    for _ in range(pods):
+        engine.add(speed)
+    engine.advance(len(qps))
+    return engine
 
 
 @pytest.mark.parametrize(
@@ -54,38 +75,92 @@ def test_a_profile_that_cannot_meet_the_objective_says_so() -> None:
 
 def test_steady_latency_matches_the_study() -> None:
     """840 requests/s a pod: P99 of 705 to 708 ms before the 10 ms front end."""
-    engine = FluidEngine(PROFILE, 60)
-    for second in range(60):
-        engine.advance(second, 840.0 * 100, 100)
-    p99 = latency_quantiles(engine, np.zeros(60, dtype=np.int64), (0.99,))[0, 0]
-    assert p99 == pytest.approx(0.706 + 0.010, rel=0.01)
-    assert late_share(engine, 1.0).mean() == pytest.approx(0.0012, abs=0.0005)
+    engine = engine_at([840.0 * 100] * 60, 100)
+    assert engine.quantiles((0.99,))[0] == pytest.approx(0.706 + 0.010, rel=0.01)
+    minutes = engine.minutes(1.0)
+    assert (minutes.late / minutes.requests)[0] == pytest.approx(0.0012, abs=0.0005)
+
+
+def test_a_slower_pod_is_one_whose_time_runs_slower() -> None:
+    fast = engine_at([600.0] * 60, 1).quantiles((0.99,))[0] - PROFILE.front_end_seconds
+    slow = engine_at([400.0] * 60, 1, speed=1.5).quantiles((0.99,))[0] - PROFILE.front_end_seconds
+    assert slow == pytest.approx(1.5 * fast, rel=0.001)
 
 
 def test_a_backlog_makes_every_request_wait_and_is_worked_off() -> None:
-    engine = FluidEngine(PROFILE, 200)
-    for second in range(200):
-        engine.advance(second, 1300.0 if second < 60 else 900.0, 1)
-    assert engine.wait[59] == pytest.approx(60 * (1300 - 1194.5) / 1194.5, rel=0.02)
-    assert engine.waiting[150] == 0
-    assert (late_share(engine, 1.0)[20:60] > 0.9).all()
+    engine = engine_at([1300.0] * 60 + [900.0] * 140, 1)
+    backlog = engine.seen(0, 200).waiting
+    assert backlog[59] == pytest.approx(60 * (1300 - 1194.5), rel=0.01)
+    assert backlog[150] == 0
+    minutes = engine.minutes(1.0)
+    assert minutes.late[0] / minutes.requests[0] > 0.7
+    assert minutes.p99[0] > 5
 
 
 def test_requests_are_served_dropped_or_waiting() -> None:
-    engine = FluidEngine(PROFILE, 300)
-    offered = 5000.0
-    for second in range(300):
-        engine.advance(second, offered, 2)
-    total = engine.served.sum() + engine.failed.sum()
-    assert total == pytest.approx(300 * offered, rel=0.001)
-    assert engine.backlog <= 2 * PROFILE.saturation_qps * PROFILE.timeout_seconds + 1
+    engine = engine_at([5000.0] * 300, 2)
+    minutes = engine.minutes(1.0)
+    assert minutes.requests.sum() == 300 * 5000
+    kept = 2 * PROFILE.saturation_qps * (300 + PROFILE.timeout_seconds)
+    assert minutes.failed.sum() == pytest.approx(300 * 5000 - kept, rel=0.01)
 
 
 def test_nobody_serves_without_pods() -> None:
-    engine = FluidEngine(PROFILE, 60)
-    for second in range(60):
-        engine.advance(second, 100.0, 0)
-    assert engine.failed.sum() == pytest.approx(6000, rel=0.2)
+    assert engine_at([100.0] * 60, 0).minutes(1.0).failed[0] == pytest.approx(6000)
+
+
+def test_the_same_seed_gives_the_same_arrivals_however_they_are_served() -> None:
+    rates = np.full(120, 5000.0)
+    one, other = FluidEngine(PROFILE, rates, 3), FluidEngine(PROFILE, rates, 3)
+    for _ in range(8):
+        one.add()
+    one.advance(120)
+    for _ in range(120):
+        other.advance(1)
+    assert np.array_equal(one.seen(0, 120).arrivals, other.seen(0, 120).arrivals)
+
+
+def test_cold_starts_are_the_sum_of_their_phases() -> None:
+    eager, lazy = COLD_STARTS["eager-image"], COLD_STARTS["lazy-image"]
+    assert eager.quantile(0.5) > 3 * lazy.quantile(0.5) > 120
+    assert eager.quantile(0.95) > eager.quantile(0.5)
+    cold = COLD_STARTS["lazy-image-cold-nodes"]
+    rng = np.random.default_rng(1)
+    drawn = [cold.draw(rng, node_is_warm=False) for _ in range(500)]
+    assert np.median(drawn) == pytest.approx(lazy.quantile(0.5) + 95, rel=0.1)
+
+
+def test_a_node_that_never_comes_leaves_its_pod_starting() -> None:
+    cold = ColdStart(
+        (Phase("start", 10, 10),), Phase("node", 60, 60), warm_nodes=5, node_missing_ratio=1.0
+    )
+    world = fleet(replicas=4, life=Lifecycle(cold))
+    world.apply(7, world.read(world.now), 1)
+    world.advance(world.now + timedelta(minutes=30))
+    after = world.read(world.now)
+    assert (after.spec, after.ready, len(after.starting)) == (7, 5, 2)
+    assert world.billed_by_second[-1] == 7
+
+
+def test_crashed_pods_come_back_and_cost_requests() -> None:
+    life = Lifecycle(COLD_STARTS["lazy-image"], crashes_per_pod_hour=5.0)
+    world = fleet(qps=10_000, replicas=12, life=life)
+    world.advance(world.now + timedelta(hours=1))
+    ready = world.ready_by_second
+    assert ready.min() < 12
+    assert ready.max() == 12
+    assert world.read(world.now).spec == 12
+
+
+def test_new_and_slow_pods_take_longer() -> None:
+    life = Lifecycle(
+        constant_cold_start(10), slow_start_seconds=60, slow_start_factor=2.0, slow_ratio=0.0
+    )
+    world = fleet(qps=4_000, replicas=5, life=life)
+    world.apply(10, world.read(world.now), 1)
+    world.advance(world.now + timedelta(seconds=120))
+    running = world.engine.seen(0, 120).running
+    assert running[40] > 1.2 * running[100]
 
 
 def test_a_pod_serves_only_after_its_cold_start() -> None:
@@ -125,9 +200,7 @@ def test_a_policy_sees_nothing_earlier_than_in_life() -> None:
     """A step in demand at minute 10 is not seen before it is scraped and has arrived."""
     values = np.concatenate([np.full(70, 5_000.0), np.full(50, 10_000.0)])
     traffic = TrafficHistory("step", MONDAY, 60, values)
-    world = SimulatedFleet(
-        traffic, MONDAY + timedelta(hours=1), FleetSettings(PROFILE, ColdStart(180, 180), 20)
-    )
+    world = serving(traffic, 20)
     step_at = world.now + timedelta(minutes=9, seconds=30)  # half a minute is interpolated
     world.advance(step_at + timedelta(seconds=14))
     assert world.observe(world.now).value.demand_qps == pytest.approx(5_000, rel=0.02)
