@@ -120,7 +120,9 @@ def thousand_workloads(count: int = 1000, rounds: int = 5) -> dict[str, float]:
         store = _store(Path(folder))
         built = loops(count, store)
         failures: list[object] = []
-        group = Rounds(built, lambda result: failures.append(result) if _failed(result) else None)
+        group = Rounds(
+            built, lambda result, _: failures.append(result) if _failed(result) else None
+        )
         now = START + timedelta(days=7 * WEEKS, hours=8)
         fitted = built["workload-0"].refit(now)
         for name in built:

@@ -50,11 +50,10 @@ def table(scorecards: tuple[Scorecard, ...]) -> str:
 
 def picture(report: AuditReport) -> bytes:
     svg = charts.traffic(report.line, report.objective.qps_per_replica, charts.LAYOUTS["wide"])
-    opening, rest = svg.split(">", 1)
     # The chart itself is transparent; on a dark page its text would not be read.
-    named = opening.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    opening, rest = svg.split(">", 1)
     ground = '<rect width="100%" height="100%" fill="white"/>'
-    return vlc.svg_to_png(f"{named}>{ground}{rest}", scale=2)
+    return vlc.svg_to_png(f"{opening}>{ground}{rest}", scale=2)
 
 
 if __name__ == "__main__":

@@ -49,8 +49,12 @@ class Failure:
     message: str
 
 
+AfterTick = Callable[[TickResult | Failure, float], None]
+"""Hears of each tick and each failure, and of the seconds that it took."""
+
+
 class Rounds:
-    """The loops of all workloads. `after_tick` hears of each tick and each failure.
+    """The loops of all workloads. `stopwatch` gives seconds; only differences are used.
 
     With more than one worker the workloads of a round are decided side by side, which shortens
     the waiting for networks; each workload still has one decision at a time.
@@ -59,14 +63,16 @@ class Rounds:
     def __init__(
         self,
         loops: Mapping[str, ControlLoop],
-        after_tick: Callable[[TickResult | Failure], None] = lambda _: None,
+        after_tick: AfterTick = lambda _, __: None,
         after_refit: Callable[[str, FittedModel | Failure], None] = lambda _, __: None,
         workers: int = 1,
+        stopwatch: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._loops = loops
         self._after_tick = after_tick
         self._after_refit = after_refit
         self._workers = workers
+        self._stopwatch = stopwatch
         self._stopping = False
 
     def jobs(self, interval_seconds: float, refit_interval_seconds: float) -> Sequence[Job]:
@@ -100,7 +106,9 @@ class Rounds:
 
     def _decide(self, now: datetime, name: str) -> None:
         if not self._stopping:
-            self._after_tick(self._tick(name, self._loops[name], now))
+            began = self._stopwatch()
+            result = self._tick(name, self._loops[name], now)
+            self._after_tick(result, self._stopwatch() - began)
 
     def _tick(self, name: str, loop: ControlLoop, now: datetime) -> TickResult | Failure:
         try:

@@ -146,10 +146,14 @@ class Database(Section):
 
 
 class Server(Section):
-    """Health, metrics and the live page. Loopback unless told otherwise."""
+    """Health, metrics and the live page. Loopback unless told otherwise.
+
+    `allowedHosts` are the names, such as a Service's, by which it may be asked.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 9464
+    allowed_hosts: tuple[str, ...] = ()
 
 
 class Kubernetes(Section):

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from forecaster.combine import default_forecaster
 from forecaster.forecast import FittedModel
+from scaler.clock import SystemClock
 from scaler.cluster.connection import connect, open_target
 from scaler.exposition import Exposition
 from scaler.loop import ControlLoop, Ports, TickResult
@@ -56,10 +57,11 @@ class Watch:
     _failures: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.exposition = Exposition(self.registry)
+        modes = {workload.name: workload.target.mode for workload in self.settings.workloads}
+        self.exposition = Exposition(self.registry, modes)
 
-    def after_tick(self, result: TickResult | Failure) -> None:
-        self.exposition.observe(result)
+    def after_tick(self, result: TickResult | Failure, seconds: float) -> None:
+        self.exposition.observe(result, tick_seconds=seconds)
         for listener in self.listeners:
             listener(result)
         if isinstance(result, Failure):
@@ -92,4 +94,6 @@ def build_rounds(settings: Settings, ports_for: PortsFor, watch: Watch) -> Round
         )
         for workload in settings.workloads
     }
-    return Rounds(loops, watch.after_tick, watch.after_refit, settings.workers)
+    return Rounds(
+        loops, watch.after_tick, watch.after_refit, settings.workers, SystemClock().monotonic
+    )

@@ -41,7 +41,7 @@ def run(
             job.run(now)
         raise typer.Exit(1 if watch.unready() else 0)
     server = StatusServer(
-        build_app(engine, watch.registry, watch.unready),
+        build_app(engine, watch.registry, watch.unready, settings.server.allowed_hosts),
         settings.server.host,
         settings.server.port,
     )

@@ -206,6 +206,6 @@ def test_one_bad_workload_does_not_stop_the_others() -> None:
             ("fine", FakeTarget(5)),
         )
     }
-    Rounds(loops, seen.append).decide_all(NOW)
+    Rounds(loops, lambda result, _: seen.append(result)).decide_all(NOW)
     assert [isinstance(result, Failure) for result in seen] == [True, True, False]
     assert "nobody foresaw" in str(seen[0])
