@@ -158,5 +158,4 @@ def _store(folder: Path) -> SqlDecisionStore:
 
 if __name__ == "__main__":
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    measure = {"one": one_workload, "thousand": thousand_workloads}[sys.argv[1]]
-    print(json.dumps(measure()))
+    print(json.dumps(one_workload() if sys.argv[1] == "one" else thousand_workloads()))

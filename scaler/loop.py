@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -104,6 +104,7 @@ class ControlLoop:
         self._history: TrafficHistory | None = None
         self._fitted: FittedModel | None = None
         self._model_loaded = False
+        self._last_forecast: tuple[FittedModel, TrafficHistory, Forecast] | None = None
         self._last_epoch = 0
         self._lock = threading.Lock()
         self._unrecorded: deque[tuple[ScalingContext, Decision, Outcome]] = deque(
@@ -231,13 +232,22 @@ class ControlLoop:
             message = f"the history ends {age_steps * self.settings.step_seconds:.0f} s ago"
             return None, (_forecast_problem(ProblemKind.FORECAST_UNAVAILABLE, message),)
         try:
-            forecast = self._forecaster.predict(fitted, history, now)
+            forecast = self._predict(fitted, history, now)
         except ForecastError as error:
             return None, (_forecast_problem(ProblemKind.FORECAST_UNAVAILABLE, str(error)),)
         if not forecast.trusted:
             message = "; ".join(forecast.failures) or "the model does not trust itself"
             return forecast, (_forecast_problem(ProblemKind.FORECAST_UNTRUSTED, message),)
         return forecast, ()
+
+    def _predict(self, fitted: FittedModel, history: TrafficHistory, now: datetime) -> Forecast:
+        """Between two steps of the history nothing new is known: the forecast is issued again."""
+        last = self._last_forecast
+        if last is not None and last[0] is fitted and last[1] is history:
+            return replace(last[2], issued_at=now)
+        forecast = self._forecaster.predict(fitted, history, now)
+        self._last_forecast = (fitted, history, forecast)
+        return forecast
 
     def _model(self) -> FittedModel | None:
         """The model in use; after a restart the one that the log holds."""

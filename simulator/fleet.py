@@ -82,6 +82,8 @@ class SimulatedFleet:
         self._event_number = 0
         self._ready = np.zeros(self._length)
         self._billed = np.zeros(self._length)
+        self._started = np.zeros(self._length)
+        self._deleted = np.zeros(self._length)
         for _ in range(settings.initial_replicas):
             self._serve(self._new_pod())
 
@@ -97,6 +99,15 @@ class SimulatedFleet:
     def billed_by_second(self) -> Floats:
         """Pods that cost money in each second: starting, ready and draining ones."""
         return self._billed[: self._clock]
+
+    @property
+    def started_by_second(self) -> Floats:
+        """Pods ordered in each second."""
+        return self._started[: self._clock]
+
+    @property
+    def deleted_by_second(self) -> Floats:
+        return self._deleted[: self._clock]
 
     def advance(self, until: datetime) -> None:
         """Serve every second up to `until`."""
@@ -160,6 +171,9 @@ class SimulatedFleet:
         self._epoch = epoch
         if desired == current:
             return Outcome(OutcomeKind.UNCHANGED)
+        second = min(self._clock, self._length - 1)
+        self._started[second] += max(0, desired - current)
+        self._deleted[second] += max(0, current - desired)
         if desired > current:
             self.scale_ups += 1
             for _ in range(desired - current):

@@ -32,6 +32,8 @@ class PodProfile:
     output_sigma: float = 0.5
     front_end_seconds: float = 0.010
     timeout_seconds: float = 10.0
+    token_budget: int = 8192
+    kv_tokens: int | None = None
 
     @cached_property
     def slope_seconds(self) -> float:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 
 from forecaster.combine import default_forecaster
-from forecaster.history import TrafficHistory
+from forecaster.history import Floats, TrafficHistory
 from scaler.loop import ControlLoop, Ports
 from scaler.rounds import Rounds
 from scaler.settings import Workload
 from simulator.clock import VirtualClock, run_jobs
-from simulator.engines.fluid import FluidEngine
+from simulator.engines.engine import Engine
+from simulator.engines.registry import ENGINES
 from simulator.fleet import FleetSettings, SimulatedFleet
 from simulator.pod import PodProfile
 from simulator.scorecard import Scorecard, score
 from storage.memory import MemoryDecisionStore
+
+OnProgress = Callable[[datetime, float], None]
+PROGRESS_STEP = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +32,15 @@ class Scenario:
     until: datetime
     fleet: FleetSettings
     profile: PodProfile
+    engine: str = "fluid"
+    balancer: str = "p2c"
 
     def new_fleet(self) -> SimulatedFleet:
-        make_engine = partial(FluidEngine, self.profile, seed=self.fleet.seed)
+        new_engine = ENGINES[self.engine]
+
+        def make_engine(rates: Floats) -> Engine:
+            return new_engine(self.profile, rates, self.fleet.seed, self.balancer)
+
         return SimulatedFleet(self.traffic, self.starts_at, self.fleet, make_engine)
 
 
@@ -38,10 +48,24 @@ def replay(
     scenario: Scenario,
     workload: Workload,
     interval_seconds: float,
-    refit_interval_seconds: float = 1800.0,
+    refit_interval_seconds: float = 3600.0,
+    on_progress: OnProgress = lambda _, __: None,
 ) -> Scorecard:
-    """Run a workload's policy over a scenario and score it."""
+    """Run a workload's policy over a scenario and score it.
+
+    `on_progress` is told the virtual time and the requests of the minutes since it was told last.
+    """
     fleet = scenario.new_fleet()
+    told = scenario.starts_at
+
+    def advance(at: datetime) -> None:
+        nonlocal told
+        fleet.advance(at)
+        if at - told >= PROGRESS_STEP or at == scenario.until:
+            first, last = ((t - scenario.starts_at).total_seconds() for t in (told, at))
+            on_progress(at, float(fleet.engine.seen(int(first), int(last)).arrivals.sum()))
+            told = at
+
     loop = ControlLoop(
         workload.loop_settings(interval_seconds),
         Ports(fleet, fleet, MemoryDecisionStore()),
@@ -49,9 +73,7 @@ def replay(
     )
     rounds = Rounds({workload.name: loop})
     clock = VirtualClock(scenario.starts_at)
-    run_jobs(
-        rounds.jobs(interval_seconds, refit_interval_seconds), clock, scenario.until, fleet.advance
-    )
+    run_jobs(rounds.jobs(interval_seconds, refit_interval_seconds), clock, scenario.until, advance)
     return score(
         workload.policy.name, fleet, workload.slo.p99_seconds, workload.capacity.qps_per_replica
     )

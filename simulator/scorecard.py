@@ -16,6 +16,8 @@ from simulator.fleet import SimulatedFleet
 
 CLAIRVOYANT_SLOT_SECONDS = 15
 LATE_ALLOWANCE = 0.01
+LATENCY_EDGES = np.geomspace(0.01, 12.0, 90)
+"""Where the latency histogram of a run is cut, in seconds."""
 LEVELS = (0.5, 0.95, 0.99, 0.999)
 
 
@@ -24,6 +26,7 @@ class Scorecard:
     """`excess` is pod-hours over the clairvoyant optimum, minus 1; ratios are of all requests."""
 
     policy: str
+    qps_per_replica: float
     pod_hours: float
     clairvoyant_pod_hours: float
     requests: int
@@ -46,6 +49,10 @@ class Scorecard:
     ready_by_minute: Floats
     billed_by_minute: Floats
     need_by_minute: Floats
+    started_by_minute: Floats
+    deleted_by_minute: Floats
+    latency_seconds: Floats
+    slower_shares: Floats
 
     @property
     def excess(self) -> float:
@@ -74,6 +81,7 @@ def score(
     total = max(float(requests.sum()), 1.0)
     return Scorecard(
         policy=policy,
+        qps_per_replica=qps_per_replica,
         pod_hours=float(fleet.billed_by_second[whole].sum()) / 3600,
         clairvoyant_pod_hours=_clairvoyant_hours(fleet, minutes * 60, qps_per_replica),
         requests=round(total),
@@ -95,6 +103,10 @@ def score(
         demand_by_minute=requests / 60,
         ready_by_minute=_minutes(fleet.ready_by_second[whole]),
         billed_by_minute=_minutes(fleet.billed_by_second[whole]),
+        started_by_minute=fleet.started_by_second[whole].reshape(-1, 60).sum(axis=1),
+        deleted_by_minute=fleet.deleted_by_second[whole].reshape(-1, 60).sum(axis=1),
+        latency_seconds=LATENCY_EDGES,
+        slower_shares=fleet.engine.slower_shares(LATENCY_EDGES),
         need_by_minute=need(requests / 60, qps_per_replica).astype(np.float64),
     )
 

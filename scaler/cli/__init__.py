@@ -20,6 +20,8 @@ COMMANDS = {
     "demo": "scaler.cli.demo",
     "run": "scaler.cli.daemon",
     "check": "scaler.cli.daemon",
+    "simulate": "scaler.cli.simulate",
+    "trace": "scaler.cli.trace",
     "db": "scaler.cli.databases",
 }
 """Where each command, or group of commands, is found under its own name."""

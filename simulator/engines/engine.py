@@ -67,6 +67,10 @@ class Engine(Protocol):
 
     def minutes(self, slo_seconds: float) -> Minutes: ...
 
+    def slower_shares(self, seconds: Floats) -> Floats:
+        """Share of all served requests that took longer than each of these times."""
+        ...
+
     def quantiles(self, levels: tuple[float, ...]) -> tuple[float, ...]:
         """Latency of all served requests at each level, in seconds."""
         ...

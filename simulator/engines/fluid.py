@@ -93,6 +93,14 @@ class FluidEngine:
         everything = np.zeros(self._clock, dtype=np.int64)
         return tuple(float(self._quantile_by(everything, level)[0]) for level in levels)
 
+    def slower_shares(self, seconds: Floats) -> Floats:
+        total = max(float(self._served.sum()), 1.0)
+        shares = [
+            float((self._served * self._share_slower(np.full(self._clock, edge))).sum()) / total
+            for edge in seconds.tolist()
+        ]
+        return np.array(shares)
+
     @property
     def _served(self) -> Floats:
         return np.maximum(self._arrivals[: self._clock] - self._failed[: self._clock], 0.0)

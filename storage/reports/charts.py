@@ -119,7 +119,7 @@ def traffic(
     )
     title = "Demand and capacity, close up" if close_up else "Demand, forecast, capacity"
     foretold = [row for row in foretold if row["t"] is not None]
-    return _svg(chart, {"seen": seen, "foretold": foretold}, layout, title)
+    return picture(chart, {"seen": seen, "foretold": foretold}, layout, title)
 
 
 def replicas(line: Timeline, qps_per_replica: float, layout: Layout = WIDE) -> str:
@@ -146,7 +146,7 @@ def replicas(line: Timeline, qps_per_replica: float, layout: Layout = WIDE) -> s
             y="needed:Q", color=alt.ColorDatum("needed by demand")
         ),
     )
-    return _svg(chart, {"seen": rows}, layout, "Replicas ready, starting, needed")
+    return picture(chart, {"seen": rows}, layout, "Replicas ready, starting, needed")
 
 
 def latency(paths: Sequence[LatencyPath], slo_seconds: float | None, layout: Layout = WIDE) -> str:
@@ -176,7 +176,7 @@ def latency(paths: Sequence[LatencyPath], slo_seconds: float | None, layout: Lay
         rule = alt.Chart(alt.NamedData("objective")).mark_rule(strokeDash=[6, 3], strokeWidth=1.5)
         layers.append(rule.encode(y="p99:Q", color=alt.ColorDatum(objective)))
         tables["objective"] = [{"p99": slo_seconds}]
-    return _svg(alt.layer(legend, *layers), tables, layout, "P99 latency by minute")
+    return picture(alt.layer(legend, *layers), tables, layout, "P99 latency by minute")
 
 
 def reasons(line: Timeline, layout: Layout = WIDE) -> str:
@@ -213,7 +213,7 @@ def reasons(line: Timeline, layout: Layout = WIDE) -> str:
     )
     rows = _reason_bins(line, span, 60 if layout.narrow else 160)
     height = max(60, 24 * len(order))
-    return _svg(chart, {"bins": rows}, replace(layout, height=height), "Binding reasons over time")
+    return picture(chart, {"bins": rows}, replace(layout, height=height), "Binding reasons over time")
 
 
 def cost(bars: Sequence[Bar], clairvoyant_pod_hours: float | None, layout: Layout = WIDE) -> str:
@@ -257,7 +257,7 @@ def cost(bars: Sequence[Bar], clairvoyant_pod_hours: float | None, layout: Layou
             best.mark_text(color=TEXT, fontSize=12, dy=-8).encode(y=alt.value(0), text="label:N")
         )
     tall = replace(layout, height=52 * len(bars) + 10)
-    return _svg(alt.layer(*layers), tables, tall, "GPU-hours by policy")
+    return picture(alt.layer(*layers), tables, tall, "GPU-hours by policy")
 
 
 def standalone(svg: str) -> str:
@@ -398,12 +398,13 @@ def _run_colour(index: int) -> str:
     return RUN_COLOURS[index % len(RUN_COLOURS)]
 
 
-def _svg(
+def picture(
     chart: alt.Chart | alt.LayerChart | alt.FacetChart,
     tables: Mapping[str, Rows],
     layout: Layout,
     title: str,
 ) -> str:
+    """A chart over named tables as SVG in the look that all pictures share."""
     text = {"labelColor": TEXT, "titleColor": TEXT, "labelFontSize": 11, "titleFontSize": 11}
     finished = (
         chart.properties(width=layout.width, height=layout.height)
