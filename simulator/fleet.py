@@ -22,7 +22,7 @@ from policies.decision import Outcome, OutcomeKind
 from scaler.ports import MetricsError, Reading
 from simulator.engines.engine import Engine
 from simulator.lifecycle import Lifecycle
-from simulator.traces.arrivals import rates_by_second
+from simulator.traces.arrivals import on_step, rates_by_second
 
 MakeEngine = Callable[[Floats], Engine]
 """An engine for a run of seconds, given their mean rates."""
@@ -151,7 +151,7 @@ class SimulatedFleet:
         )
         if start >= self.starts_at or not len(self._past):
             return Reading(served.between(start, end))
-        past = self._past.resampled(step_seconds)
+        past = on_step(self._past, step_seconds)
         return Reading(past.extended(served, len(past) + len(served)).between(start, end))
 
     def read(self, now: datetime) -> Replicas:  # noqa: ARG002  # the fleet has its own clock

@@ -34,12 +34,13 @@ class Scenario:
     profile: PodProfile
     engine: str = "fluid"
     balancer: str = "p2c"
+    slo_seconds: float = 1.0
 
     def new_fleet(self) -> SimulatedFleet:
         new_engine = ENGINES[self.engine]
 
         def make_engine(rates: Floats) -> Engine:
-            return new_engine(self.profile, rates, self.fleet.seed, self.balancer)
+            return new_engine(self.profile, rates, self.fleet.seed, self.balancer, self.slo_seconds)
 
         return SimulatedFleet(self.traffic, self.starts_at, self.fleet, make_engine)
 

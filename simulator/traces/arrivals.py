@@ -34,3 +34,20 @@ def poisson_counts(rates: Floats, seed: int) -> Floats:
     """Poisson arrivals of each second."""
     rng = np.random.Generator(np.random.Philox(key=[seed, 0]))
     return np.asarray(rng.poisson(rates), dtype=np.float64)
+
+
+def on_step(trace: TrafficHistory, step_seconds: int) -> TrafficHistory:
+    """The trace on another step: means over a coarser one, interpolated on a finer one.
+
+    Gaps stay gaps. Raises ValueError where neither step is a multiple of the other.
+    """
+    if step_seconds >= trace.step_seconds:
+        return trace.resampled(step_seconds)
+    if trace.step_seconds % step_seconds:
+        raise ValueError(f"{trace.step_seconds} s is not a multiple of {step_seconds} s")
+    fine = trace.step_seconds // step_seconds
+    known = np.flatnonzero(np.isfinite(trace.values))
+    centres = (np.arange(len(trace) * fine) + 0.5) / fine - 0.5
+    values = np.interp(centres, known, trace.values[known]) if len(known) else centres * np.nan
+    values[~np.repeat(np.isfinite(trace.values), fine)] = np.nan
+    return TrafficHistory(trace.series, trace.start, step_seconds, values)

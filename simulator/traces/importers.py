@@ -61,7 +61,8 @@ def import_azure_llm(path: Path, step_seconds: int) -> TrafficHistory:
     column = _column(path, "TIMESTAMP", {"ContextTokens", "GeneratedTokens"})
     times = pd.to_datetime(column, utc=True, errors="coerce", format="ISO8601")
     _require_all(path, times.isna().to_numpy(), column, "a time")
-    return _counted(path, times.to_numpy().astype("datetime64[s]").astype(np.int64), step_seconds)
+    seconds = pd.DatetimeIndex(times).as_unit("s").asi8
+    return _counted(path, seconds, step_seconds)
 
 
 def import_burstgpt(path: Path, step_seconds: int) -> TrafficHistory:

@@ -213,7 +213,8 @@ def reasons(line: Timeline, layout: Layout = WIDE) -> str:
     )
     rows = _reason_bins(line, span, 60 if layout.narrow else 160)
     height = max(60, 24 * len(order))
-    return picture(chart, {"bins": rows}, replace(layout, height=height), "Binding reasons over time")
+    tall = replace(layout, height=height)
+    return picture(chart, {"bins": rows}, tall, "Binding reasons over time")
 
 
 def cost(bars: Sequence[Bar], clairvoyant_pod_hours: float | None, layout: Layout = WIDE) -> str:

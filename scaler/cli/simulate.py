@@ -1,0 +1,286 @@
+"""`daybreak simulate`: what would have been, under one policy or many."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from forecaster.history import TrafficHistory
+from policies.registry import POLICIES
+from scaler.cli.output import BadInputError, JsonOption, configure_logs, write_json, write_text
+from scaler.settings import Workload, load_settings
+from simulator.engines.registry import ENGINES
+from simulator.fleet import FleetSettings
+from simulator.lifecycle import COLD_STARTS, ColdStart, Lifecycle, constant_cold_start
+from simulator.pod import PROFILES, PodProfile
+from simulator.replay import Scenario, static_peak
+from simulator.report import render_comparison
+from simulator.results import results_document
+from simulator.traces.edit import cut, scaled_to_peak
+from simulator.traces.trace_file import read_trace
+from simulator.whatif import Finished, Moment, Run, run_all, warmup
+
+REACTIVE_UTILIZATION = 0.75
+BALANCERS = ("p2c", "p2c_local", "round_robin", "random", "least_loaded", "pinned")
+INTERVALS = {"asymmetric_concurrency": 5.0}
+"""Policies that decide at a pace of their own; the others every 15 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all policies of one call share."""
+
+    profile: PodProfile
+    cold_start: ColdStart
+    engine: str
+    balancer: str
+    seed: int
+    workload: dict[str, Any]
+    interval_seconds: float
+
+
+def simulate(
+    trace: Annotated[Path, typer.Option(help="Trace CSV: timestamp,qps.")],
+    policy: Annotated[str, typer.Option(help="Policies, separated by commas.")] = "predictive",
+    peak_qps: Annotated[float | None, typer.Option(help="Scale the trace to this peak.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings file: its first workload.")] = None,
+    engine: Annotated[str, typer.Option(help="exact or fluid.")] = "exact",
+    pod_profile: Annotated[str, typer.Option(help="Pod profile.")] = "h100-1200",
+    cold_start: Annotated[str, typer.Option(help="Seconds, or a profile.")] = "180",
+    balancer: Annotated[str, typer.Option(help="How requests find pods.")] = "p2c",
+    start: Annotated[str | None, typer.Option(help="First moment of the trace to use.")] = None,
+    end: Annotated[str | None, typer.Option(help="End of the part to use.")] = None,
+    warmup_days: Annotated[float | None, typer.Option(help="History before scoring.")] = None,
+    seed: Annotated[int, typer.Option(help="Of arrivals, lengths and cold starts.")] = 0,
+    workers: Annotated[int, typer.Option(help="Runs at once; 0 is one a core.", min=0)] = 0,
+    json_out: JsonOption = None,
+    html: Annotated[Path | None, typer.Option(help="Write a report here.")] = None,
+    fail_on_slo: Annotated[
+        bool, typer.Option("--fail-on-slo", help="Exit 1 where a minute missed the SLO.")
+    ] = False,
+) -> None:
+    """Replay a trace under one or many policies and compare what they cost and gave.
+
+    Example: daybreak simulate --trace week.csv --peak-qps 200000 --policy predictive,static
+    """
+    configure_logs("warning")
+    setting = Setting(
+        profile=_profile(pod_profile),
+        cold_start=_cold_start(cold_start),
+        engine=_one_of("engine", engine, ENGINES),
+        balancer=_balancer(balancer, engine),
+        seed=seed,
+        workload=_workload_document(config),
+        interval_seconds=load_settings(config).interval_seconds if config else 15.0,
+    )
+    traffic = _traffic(trace, peak_qps, start, end)
+    scenario = _scenario(traffic, setting, warmup_days)
+    runs = [_run(name.strip(), scenario, setting) for name in policy.split(",")]
+    with _progress(scenario, runs) as on_moment:
+        finished = run_all(scenario, runs, workers or os.cpu_count() or 1, on_moment)
+    document = results_document(scenario, finished, _shown_settings(setting))
+    if json_out is not None:
+        write_json(document, json_out)
+    if html is not None:
+        write_text(html, render_comparison(scenario, finished, _slo(setting)))
+    if json_out != "-":
+        Console().print(_table(finished))
+    if fail_on_slo and any(run.card.minutes_p99_over_slo for run in finished):
+        raise typer.Exit(1)
+
+
+def _traffic(
+    path: Path, peak_qps: float | None, start: str | None, end: str | None
+) -> TrafficHistory:
+    try:
+        traffic = cut(read_trace(path), _time("start", start), _time("end", end))
+        return traffic if peak_qps is None else scaled_to_peak(traffic, peak_qps)
+    except ValueError as error:
+        raise BadInputError(str(error)) from error
+
+
+def _scenario(traffic: TrafficHistory, setting: Setting, warmup_days: float | None) -> Scenario:
+    try:
+        starts_at = traffic.start + warmup(traffic.days, warmup_days)
+        capacity = setting.profile.capacity_within(_slo(setting))
+    except ValueError as error:
+        raise BadInputError(str(error)) from error
+    first = float(traffic.between(starts_at, traffic.end).values[0])
+    replicas = max(1, int(-(-first * 1.2 // capacity))) if first == first else 1  # noqa: PLR0124
+    fleet = FleetSettings(
+        Lifecycle(setting.cold_start),
+        setting.cold_start.quantile(0.95),
+        replicas,
+        seed=setting.seed,
+    )
+    return Scenario(
+        traffic=traffic,
+        starts_at=starts_at,
+        until=traffic.end,
+        fleet=fleet,
+        profile=setting.profile,
+        engine=setting.engine,
+        balancer=setting.balancer,
+        slo_seconds=_slo(setting),
+    )
+
+
+def _run(name: str, scenario: Scenario, setting: Setting) -> Run:
+    if name not in POLICIES:
+        known = ", ".join(sorted(POLICIES))
+        raise BadInputError(f"--policy: {name!r} is not a policy; there are {known}")
+    capacity = setting.profile.capacity_within(_slo(setting))
+    peak = static_peak(scenario, capacity)
+    defaults = {
+        "static": {"replicas": float(peak)},
+        "asymmetric_concurrency": {
+            "targetConcurrency": setting.profile.concurrency_at(capacity) * REACTIVE_UTILIZATION
+        },
+    }
+    document = {
+        "capacity": {"qpsPerReplica": capacity},
+        "minReplicas": 1,
+        "maxReplicas": 2 * peak + 2,
+        "leadTime": {
+            "p50Seconds": setting.cold_start.quantile(0.5),
+            "p95Seconds": setting.cold_start.quantile(0.95),
+        },
+        **setting.workload,
+    }
+    given = document.get("policy", {})
+    own = given.get("parameters", {}) if given.get("name", "predictive") == name else {}
+    document["policy"] = {"name": name, "parameters": {**defaults.get(name, {}), **own}}
+    days = (scenario.until - scenario.traffic.start).days + 1
+    document.setdefault("history", {})
+    document["history"] = {**document["history"], "days": min(28, days)}
+    interval = INTERVALS.get(name, setting.interval_seconds)
+    return Run(Workload.model_validate(document), interval)
+
+
+def _workload_document(config: Path | None) -> dict[str, Any]:
+    """The first workload of a settings file, or the least that a workload needs."""
+    if config is not None:
+        workload = load_settings(config).workloads[0]
+        return workload.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return {
+        "name": "trace",
+        "target": {"name": "trace", "mode": "shadow"},
+        "demand": {"query": "trace"},
+    }
+
+
+def _slo(setting: Setting) -> float:
+    return float(setting.workload.get("slo", {}).get("p99Seconds", 1.0))
+
+
+def _profile(name: str) -> PodProfile:
+    return PROFILES[_one_of("pod-profile", name, PROFILES)]
+
+
+def _cold_start(text: str) -> ColdStart:
+    if text in COLD_STARTS:
+        return COLD_STARTS[text]
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 86_400:
+        raise BadInputError(
+            f"--cold-start: expected seconds or one of {', '.join(COLD_STARTS)}, got {text!r}"
+        )
+    return constant_cold_start(seconds)
+
+
+def _balancer(name: str, engine: str) -> str:
+    if engine == "fluid" and name != "p2c":
+        raise BadInputError("--balancer: the fluid engine knows no single pods; use --engine exact")
+    return _one_of("balancer", name, BALANCERS)
+
+
+def _one_of(option: str, name: str, known: Any) -> str:
+    if name not in known:
+        raise BadInputError(f"--{option}: expected one of {', '.join(known)}, got {name!r}")
+    return name
+
+
+def _time(option: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInputError(f"--{option}: expected an ISO-8601 time, got {text!r}") from None
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def _shown_settings(setting: Setting) -> dict[str, Any]:
+    return {
+        "engine": setting.engine,
+        "balancer": setting.balancer,
+        "pod_profile": setting.profile.name,
+        "cold_start_p50_seconds": setting.cold_start.quantile(0.5),
+        "cold_start_p95_seconds": setting.cold_start.quantile(0.95),
+        "seed": setting.seed,
+        "slo_p99_seconds": _slo(setting),
+    }
+
+
+@contextmanager
+def _progress(scenario: Scenario, runs: list[Run]) -> Iterator[Any]:
+    """A bar for each run with its virtual clock and rate; nothing in a pipe."""
+    console = Console(stderr=True)
+    span = (scenario.until - scenario.starts_at).total_seconds()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[clock]}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        tasks = [
+            progress.add_task(run.workload.policy.name, total=span, clock="", rate="")
+            for run in runs
+        ]
+        served = [0.0] * len(runs)
+
+        def on_moment(moment: Moment) -> None:
+            served[moment.run] += moment.requests
+            elapsed = progress.tasks[moment.run].elapsed or 1.0
+            progress.update(
+                tasks[moment.run],
+                completed=(moment.at - scenario.starts_at).total_seconds(),
+                clock=f"{moment.at:%a %d %b %H:%M}",
+                rate=f"{served[moment.run] / elapsed / 1e6:,.1f} M requests/s",
+            )
+
+        yield on_moment
+
+
+def _table(finished: list[Finished]) -> Table:
+    table = Table(title="excess: over the clairvoyant optimum; bad: share of all requests")
+    for heading in ("policy", "GPU-h", "excess", "bad", "P99", "min > SLO", "up/down"):
+        table.add_column(heading, justify="left" if heading == "policy" else "right", no_wrap=True)
+    for run in finished:
+        card = run.card
+        table.add_row(
+            card.policy,
+            f"{card.pod_hours:,.0f}",
+            f"{card.excess:+.1%}",
+            f"{card.bad_ratio:.1e}",
+            f"{card.p99_seconds * 1000:,.0f} ms",
+            str(card.minutes_p99_over_slo),
+            f"{card.scale_ups}/{card.scale_downs}",
+        )
+    return table

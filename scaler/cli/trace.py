@@ -1,0 +1,175 @@
+"""`daybreak trace`: real formats in, synthetic days, what-if edits, and what a trace is like."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from forecaster.history import TrafficHistory
+from scaler.cli.output import BadInputError, JsonOption, write_json
+from simulator.traces import edit
+from simulator.traces.generate import Diurnal, generate
+from simulator.traces.importers import IMPORTERS
+from simulator.traces.trace_file import read_trace, write_trace
+
+trace = typer.Typer(help="Traces: import, generate, edit, describe.", no_args_is_help=True)
+
+OutOption = Annotated[Path, typer.Option("--out", help="Trace CSV to write.")]
+TraceArgument = Annotated[Path, typer.Argument(help="Trace CSV.")]
+
+
+@trace.command("import")
+def import_trace(
+    source: Annotated[Path, typer.Argument(help="File in another format.")],
+    kind: Annotated[str, typer.Option(help=f"{', '.join(IMPORTERS)}.")],
+    out: OutOption,
+    step_seconds: Annotated[int, typer.Option(help="Step of the trace.", min=1, max=86_400)] = 60,
+) -> None:
+    """Turn a request log or a Prometheus range into a trace.
+
+    Example: daybreak trace import requests.csv --kind burstgpt --out trace.csv
+    """
+    if kind not in IMPORTERS:
+        raise BadInputError(f"--kind: expected one of {', '.join(IMPORTERS)}, got {kind!r}")
+    write_trace(IMPORTERS[kind](source, step_seconds), out)
+
+
+@trace.command("generate")
+def generate_trace(
+    out: OutOption,
+    days: Annotated[int, typer.Option(min=1, max=1000)] = 15,
+    start: Annotated[str, typer.Option(help="First day.")] = "2026-03-02",
+    peak_qps: Annotated[float, typer.Option(min=0.001)] = 200_000.0,
+    night_ratio: Annotated[float, typer.Option(min=0, max=1)] = 0.18,
+    weekend_ratio: Annotated[float, typer.Option(min=0, max=10)] = 0.75,
+    noise: Annotated[float, typer.Option(min=0, max=2)] = 0.02,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Make the days of a diurnal service by the minute; the same options give the same file.
+
+    Example: daybreak trace generate --days 15 --peak-qps 200000 --out day.csv
+    """
+    shape = Diurnal(peak_qps, night_ratio, weekend_ratio, noise)
+    write_trace(generate(shape, _time(start), days, seed), out)
+
+
+@trace.command("edit")
+def edit_trace(
+    source: TraceArgument,
+    out: OutOption,
+    peak_qps: Annotated[float | None, typer.Option(help="Scale to this peak.")] = None,
+    stretch: Annotated[float | None, typer.Option(help="Times the duration.")] = None,
+    append: Annotated[Path | None, typer.Option(help="Trace to put behind it.")] = None,
+    start: Annotated[str | None, typer.Option(help="Keep from here.")] = None,
+    end: Annotated[str | None, typer.Option(help="Keep until here.")] = None,
+    surge: Annotated[
+        list[str] | None, typer.Option(help="TIME,RATIO,RISE_MINUTES,FADE_MINUTES")
+    ] = None,
+    outage: Annotated[list[str] | None, typer.Option(help="TIME,MINUTES,REMAINING_RATIO")] = None,
+    launch: Annotated[list[str] | None, typer.Option(help="TIME,RATIO,RAMP_MINUTES")] = None,
+    holiday: Annotated[list[str] | None, typer.Option(help="DAY,RATIO")] = None,
+    clock_change: Annotated[list[str] | None, typer.Option(help="TIME,HOURS")] = None,
+) -> None:
+    """Change a trace: cut, stretch, append, add surges, outages, launches, holidays; scaled last.
+
+    Example: daybreak trace edit day.csv --surge 2026-03-16T15:00Z,1.5,10,30 --out surge.csv
+    """
+    try:
+        edited = edit.cut(read_trace(source), _optional(start), _optional(end))
+        edited = edited if stretch is None else edit.stretched(edited, stretch)
+        edited = edited if append is None else edit.spliced(edited, read_trace(append))
+        for text in surge or []:
+            at, (ratio, rise, fade) = _parts("surge", text, 3)
+            edited = edit.with_surge(edited, at, rise, fade, ratio)
+        for text in outage or []:
+            at, numbers = _parts("outage", text, 2)
+            edited = edit.with_outage(edited, at, *numbers)
+        for text in launch or []:
+            at, numbers = _parts("launch", text, 2)
+            edited = edit.with_launch(edited, at, *numbers)
+        for text in holiday or []:
+            at, numbers = _parts("holiday", text, 1)
+            edited = edit.with_holiday(edited, at, *numbers)
+        for text in clock_change or []:
+            at, numbers = _parts("clock-change", text, 1)
+            edited = edit.with_clock_change(edited, at, *numbers)
+        edited = edited if peak_qps is None else edit.scaled_to_peak(edited, peak_qps)
+    except ValueError as error:
+        raise BadInputError(str(error)) from error
+    write_trace(replace(edited, series=out.stem), out)
+
+
+@trace.command("describe")
+def describe_trace(source: TraceArgument, json_out: JsonOption = None) -> None:
+    """Say what a trace is like: span, peak, gaps, daily and weekly likeness.
+
+    Example: daybreak trace describe day.csv
+    """
+    facts = describe(read_trace(source))
+    if json_out is not None:
+        write_json(facts, json_out)
+        return
+    for name, value in facts.items():
+        typer.echo(f"{name.replace('_', ' '):<28}{value}")
+
+
+def describe(found: TrafficHistory) -> dict[str, str | float | int | None]:
+    """Likeness is the correlation with the same clock time a day or a week before."""
+    known = found.values[np.isfinite(found.values)]
+    if not len(known):
+        raise BadInputError(f"trace {found.series}: holds no known step")
+    return {
+        "name": found.series,
+        "start": found.start.isoformat(),
+        "end": found.end.isoformat(),
+        "step_seconds": found.step_seconds,
+        "steps": len(found),
+        "gaps": len(found) - len(known),
+        "mean_qps": round(float(known.mean()), 3),
+        "peak_qps": round(float(known.max()), 3),
+        "lowest_qps": round(float(known.min()), 3),
+        "likeness_day": _likeness(found, timedelta(days=1)),
+        "likeness_week": _likeness(found, timedelta(days=7)),
+    }
+
+
+def _likeness(found: TrafficHistory, back: timedelta) -> float | None:
+    steps = int(back.total_seconds()) // found.step_seconds
+    if steps == 0 or len(found) < 2 * steps:
+        return None
+    now, before = found.values[steps:], found.values[:-steps]
+    both = np.isfinite(now) & np.isfinite(before)
+    if both.sum() < 3 or np.ptp(now[both]) == 0 or np.ptp(before[both]) == 0:
+        return None
+    return round(float(np.corrcoef(now[both], before[both])[0, 1]), 3)
+
+
+def _parts(option: str, text: str, count: int) -> tuple[datetime, list[float]]:
+    """A time and so many numbers, as one option carries them."""
+    time, *numbers = text.split(",")
+    try:
+        found = [float(number) for number in numbers]
+    except ValueError:
+        found = []
+    if len(found) != count:
+        raise BadInputError(
+            f"--{option}: expected a time and {count} numbers, separated by commas, got {text!r}"
+        )
+    return _time(time), found
+
+
+def _optional(text: str | None) -> datetime | None:
+    return None if text is None else _time(text)
+
+
+def _time(text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInputError(f"expected an ISO-8601 time, got {text!r}") from None
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)

@@ -1,0 +1,54 @@
+"""compiled, inlined: the two ways a function of the engines becomes machine code.
+
+No fast-math, because results must repeat bit for bit; the GIL is released, so that two engines
+can run on two cores; the code is cached on disk. Compiled code allocates nothing, so arrays need
+no reference counts there: counting them atomically cost a third of the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, cast
+
+import numba
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "_nrt": False}
+
+
+# Whatever holds compiled code, or constants that are compiled into it.
+_SOURCES = ("compiled", "histogram", "kernel", "layout", "random_streams", "reference", "routing")
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """The function compiled at its first call; callable from Python and from compiled code."""
+    return cast(Callable[P, R], _made(function, {}))
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """As `compiled`, and always merged into its caller: a call would copy every array's header."""
+    return cast(Callable[P, R], _made(function, {"forceinline": True}))
+
+
+def _made(function: Callable[P, R], options: dict[str, Any]) -> object:
+    config: Any = numba.config
+    usual = config.CACHE_DIR
+    config.CACHE_DIR = str(_cache_folder(usual))
+    try:
+        return numba.njit(**_OPTIONS, **options)(function)
+    finally:
+        config.CACHE_DIR = usual
+
+
+@cache
+def _cache_folder(usual: str) -> Path:
+    """A folder for these very sources: a cached caller does not see that a callee has changed."""
+    here = Path(__file__).parent
+    sources = b"".join((here / f"{name}.py").read_bytes() for name in _SOURCES)
+    base = Path(usual) if usual else here / "__pycache__"
+    return base / f"compiled-{hashlib.sha256(sources).hexdigest()[:16]}"

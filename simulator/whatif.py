@@ -1,0 +1,129 @@
+"""What-if: several policies on one trace, side by side, each scored alike.
+
+Knows how a run is laid out (history first, scored days after) and how runs share the processors.
+Results do not depend on how many run at once: each is a pure function of its arguments.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from multiprocessing import Manager, get_context, parent_process
+from queue import Empty, Queue
+
+import structlog
+
+from scaler.settings import Workload
+from simulator.replay import Scenario, replay
+from simulator.scorecard import Scorecard
+
+MIN_WARMUP_DAYS = 2.0
+REPORT_EVERY_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One policy to be tried, and how often it decides."""
+
+    workload: Workload
+    interval_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A scored run and the wall time that it took."""
+
+    card: Scorecard
+    seconds: float
+    decisions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """How far a run is: its place among the runs, its virtual time, the requests it has served."""
+
+    run: int
+    at: datetime
+    requests: float
+
+
+def warmup(days: float, asked_days: float | None) -> timedelta:
+    """History before scoring starts: as asked, else a quarter of the trace and at least two days
+    where it is long enough. Raises ValueError where nothing would be left to score."""
+    chosen = asked_days
+    if chosen is None:
+        chosen = max(days / 4, min(MIN_WARMUP_DAYS, days / 2))
+    if not 0 <= chosen < days:
+        raise ValueError(
+            f"a warm-up of {chosen:g} days leaves nothing of a trace of {days:.2f} days"
+        )
+    return timedelta(seconds=round(chosen * 1440) * 60)
+
+
+def run_all(
+    scenario: Scenario,
+    runs: Sequence[Run],
+    workers: int,
+    on_moment: Callable[[Moment], None] = lambda _: None,
+) -> list[Finished]:
+    """Every run in the order given, at most `workers` at once."""
+    if workers == 1 or len(runs) == 1:
+        return [_run(scenario, run, partial(_tell, on_moment, i)) for i, run in enumerate(runs)]
+    context = get_context("spawn")
+    with Manager() as manager:
+        moments: Queue[Moment] = manager.Queue()
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_logs) as pool:
+            futures = [
+                pool.submit(_run_reporting, scenario, run, index, moments)
+                for index, run in enumerate(runs)
+            ]
+            while not all(future.done() for future in futures):
+                for moment in _drained(moments):
+                    on_moment(moment)
+            return [future.result() for future in futures]
+
+
+def _drained(moments: Queue[Moment]) -> Iterator[Moment]:
+    try:
+        yield moments.get(timeout=REPORT_EVERY_SECONDS)
+        while True:
+            yield moments.get_nowait()
+    except Empty:
+        return
+
+
+def _run_reporting(scenario: Scenario, run: Run, index: int, moments: Queue[Moment]) -> Finished:
+    return _run(scenario, run, partial(_tell_parent, moments.put, index))
+
+
+def _tell_parent(put: Callable[[Moment], None], run: int, at: datetime, requests: float) -> None:
+    """A run whose caller is gone ends: nobody would take its result."""
+    parent = parent_process()
+    if parent is not None and not parent.is_alive():
+        sys.exit(1)
+    _tell(put, run, at, requests)
+
+
+def _tell(put: Callable[[Moment], None], run: int, at: datetime, requests: float) -> None:
+    put(Moment(run, at, requests))
+
+
+def _run(scenario: Scenario, run: Run, on_progress: Callable[[datetime, float], None]) -> Finished:
+    began = time.perf_counter()  # noqa: TID251  # the wall time is what is reported
+    card = replay(scenario, run.workload, run.interval_seconds, on_progress=on_progress)
+    seconds = time.perf_counter() - began  # noqa: TID251
+    span = (scenario.until - scenario.starts_at).total_seconds()
+    return Finished(card, seconds, round(span / run.interval_seconds))
+
+
+def _quiet_logs() -> None:
+    level = structlog.make_filtering_bound_logger(logging.WARNING)
+    structlog.configure(
+        wrapper_class=level, logger_factory=structlog.PrintLoggerFactory(sys.stderr)
+    )

@@ -1,0 +1,122 @@
+"""`daybreak simulate` and `daybreak trace` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulator.traces.trace_file import read_trace
+from tests.integration.test_cli import run
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three days of a small service; the third is scored."""
+    path = tmp_path_factory.mktemp("traces") / "days.csv"
+    ended = run("trace", "generate", "--days", "3", "--peak-qps", "20000", "--out", str(path))
+    assert ended.returncode == 0, ended.stderr
+    return path
+
+
+def simulate(trace: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run("simulate", "--trace", str(trace), "--engine", "fluid", *arguments)
+
+
+def results(trace: Path, *arguments: str) -> dict[str, Any]:
+    ended = simulate(trace, "--json", "-", *arguments)
+    assert ended.returncode == 0, ended.stderr
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+def without_times(document: dict[str, Any]) -> dict[str, Any]:
+    for policy in document["policies"]:
+        del policy["seconds"], policy["requests_per_wall_second"]
+    return document
+
+
+def test_policies_are_compared_in_the_contract_s_form(trace: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    found = results(trace, "--policy", "predictive,static", "--html", str(page))
+    ours, static = found["policies"]
+    assert [ours["policy"], static["policy"]] == ["predictive", "static"]
+    assert ours["requests"] == static["requests"] > 1e8  # common random numbers
+    assert ours["excess"] == pytest.approx(
+        ours["pod_hours"] / found["clairvoyant"]["pod_hours"] - 1
+    )
+    assert found["clairvoyant"]["pod_hours"] < ours["pod_hours"] < static["pod_hours"]
+    assert static["bad_ratio"] == 0
+    assert 0.1 < ours["latency_seconds"]["p50"] < ours["latency_seconds"]["p99"] < 1.0
+    assert ours["minutes"] == 2160  # half of three days is history
+    assert set(ours) >= {"knob", "late_ratio", "failed_ratio", "worst_minute_p99", "decisions"}
+    text = page.read_text()
+    assert text.count("<svg") >= 7
+    assert "<script" not in text
+
+
+def test_results_do_not_depend_on_the_number_of_workers(trace: Path) -> None:
+    both = ("--policy", "predictive,asymmetric_concurrency", "--seed", "3")
+    one = results(trace, *both, "--workers", "1")
+    two = results(trace, *both, "--workers", "2")
+    assert without_times(one) == without_times(two)
+
+
+def test_a_missed_objective_fails_a_pipeline_when_asked(trace: Path) -> None:
+    slow = ("--cold-start", "3600", "--policy", "asymmetric_concurrency")
+    assert simulate(trace, *slow).returncode == 0
+    assert simulate(trace, *slow, "--fail-on-slo").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--policy", "magic"), "'magic' is not a policy; there are asymmetric_concurrency"),
+        (("--engine", "warp"), "--engine: expected one of"),
+        (("--pod-profile", "tpu"), "--pod-profile: expected one of h100-1200"),
+        (("--cold-start", "soon"), "--cold-start: expected seconds or one of eager-image"),
+        (("--balancer", "random"), "the fluid engine knows no single pods"),
+        (("--start", "2031-01-01"), "nothing between"),
+        (("--warmup-days", "9"), "leaves nothing of a trace of 3.00 days"),
+        (("--config", "/nowhere.yaml"), "cannot be read"),
+    ],
+)
+def test_bad_options_are_told(trace: Path, arguments: tuple[str, ...], expected: str) -> None:
+    ended = simulate(trace, *arguments)
+    assert ended.returncode == 2
+    assert expected in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_broken_trace_is_told_and_nothing_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text("timestamp,qps\n2026-03-02T00:00:00Z,1\n2026-03-02T00:01:00Z,-1\n")
+    out = tmp_path / "out.json"
+    ended = simulate(path, "--json", str(out))
+    assert ended.returncode == 2
+    assert "line 3: expected a rate >= 0 or an empty field, got '-1'" in ended.stderr
+    assert not out.exists()
+
+
+def test_edits_are_applied_and_described(trace: Path, tmp_path: Path) -> None:
+    out = tmp_path / "edited.csv"
+    surge = "2026-03-04T12:00Z,2,5,30"
+    ended = run("trace", "edit", str(trace), "--surge", surge, "--out", str(out))
+    assert ended.returncode == 0, ended.stderr
+    assert read_trace(out).values.max() > 1.5 * read_trace(trace).values.max()
+    facts = json.loads(run("trace", "describe", str(out), "--json", "-").stdout)
+    assert facts["steps"] == 3 * 1440
+    assert facts["likeness_day"] > 0.8
+
+
+def test_a_request_log_becomes_a_trace(tmp_path: Path) -> None:
+    log, out = tmp_path / "burst.csv", tmp_path / "trace.csv"
+    rows = "".join(f"{second},ChatGPT,10,20,30,Conversation log\n" for second in range(0, 600, 2))
+    log.write_text("Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n" + rows)
+    ended = run("trace", "import", str(log), "--kind", "burstgpt", "--out", str(out))
+    assert ended.returncode == 0, ended.stderr
+    assert read_trace(out).values.tolist() == [0.5] * 10
+    assert run("trace", "import", str(log), "--kind", "wc98", "--out", str(out)).returncode == 2
