@@ -12,6 +12,7 @@ from markupsafe import Markup
 from forecaster.history import Floats
 from simulator.replay import Scenario
 from simulator.scorecard import Scorecard
+from simulator.seed import Row
 from simulator.whatif import Finished
 from storage.reports import charts
 from storage.reports.report import stylesheet
@@ -127,3 +128,12 @@ def _histogram(cards: list[Scorecard]) -> str:
         )
     )
     return charts.picture(chart, {"latencies": rows}, charts.WIDE, "Latency of all requests")
+
+
+def render_rows(title: str, rows: list[Row]) -> str:
+    """A table of reproduced claims as one HTML document."""
+    return _pages.get_template("rows.html.j2").render(
+        title=title,
+        rows=rows,
+        style=Markup(stylesheet()),  # noqa: S704  # our own file
+    )

@@ -21,6 +21,7 @@ COMMANDS = {
     "run": "scaler.cli.daemon",
     "check": "scaler.cli.daemon",
     "simulate": "scaler.cli.simulate",
+    "reproduce": "scaler.cli.reproduce",
     "trace": "scaler.cli.trace",
     "db": "scaler.cli.databases",
 }
