@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: setup dev demo check test bench docs lock clean
+.PHONY: setup dev demo check test bench bench-simulator docs lock clean
 
 setup: $(BIN)/daybreak
 
@@ -42,6 +42,9 @@ test: dev
 
 bench: dev
 	$(BIN)/python -m bench.run
+
+bench-simulator: dev
+	$(BIN)/python -m bench.simulator --day
 
 # Everything in docs/ that the code writes.
 docs: dev
