@@ -19,6 +19,9 @@ from simulator.pod import PodProfile
 from simulator.scorecard import Scorecard, score
 from storage.memory import MemoryDecisionStore
 
+REACTIVE_UTILIZATION = 0.75
+"""Share of the benchmarked concurrency that the reactive baseline aims at. At the full figure its
+loop overshoots: concurrency rises faster than load near saturation."""
 OnProgress = Callable[[datetime, float], None]
 PROGRESS_STEP = timedelta(minutes=10)
 
@@ -78,6 +81,13 @@ def replay(
     return score(
         workload.policy.name, fleet, workload.slo.p99_seconds, workload.capacity.qps_per_replica
     )
+
+
+def reactive_parameters(
+    profile: PodProfile, qps_per_replica: float, utilization: float = REACTIVE_UTILIZATION
+) -> dict[str, float]:
+    """The reactive baseline's target: a share of the concurrency at which P99 meets the SLO."""
+    return {"targetConcurrency": profile.concurrency_at(qps_per_replica) * utilization}
 
 
 def static_peak(scenario: Scenario, qps_per_replica: float) -> int:

@@ -19,7 +19,7 @@ from simulator.engines.exact import ExactEngine
 from simulator.fleet import FleetSettings
 from simulator.lifecycle import Lifecycle, constant_cold_start
 from simulator.pod import PROFILES, PodProfile
-from simulator.replay import Scenario, replay, static_peak
+from simulator.replay import Scenario, reactive_parameters, replay, static_peak
 from simulator.scorecard import Scorecard
 from simulator.traces.edit import scaled_to_peak
 from simulator.traces.generate import Diurnal, generate
@@ -128,9 +128,8 @@ def days() -> list[Row]:
 
 def _reactive(scenario: Scenario, cold_seconds: float) -> Row:
     """The hottest utilization of the benchmarked concurrency that keeps the promise."""
-    benchmarked = scenario.profile.concurrency_at(_capacity(scenario))
     for utilization in UTILIZATIONS:
-        parameters = {"targetConcurrency": benchmarked * utilization}
+        parameters = reactive_parameters(scenario.profile, _capacity(scenario), utilization)
         workload = _workload(scenario, "asymmetric_concurrency", parameters, cold_seconds)
         card = replay(scenario, workload, 5.0)
         if card.bad_ratio <= PROMISED_BAD_RATIO:

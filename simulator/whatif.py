@@ -78,7 +78,7 @@ def run_all(
     context = get_context("spawn")
     with Manager() as manager:
         moments: Queue[Moment] = manager.Queue()
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_logs) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=quiet_logs) as pool:
             futures = [
                 pool.submit(_run_reporting, scenario, run, index, moments)
                 for index, run in enumerate(runs)
@@ -122,7 +122,8 @@ def _run(scenario: Scenario, run: Run, on_progress: Callable[[datetime, float], 
     return Finished(card, seconds, round(span / run.interval_seconds))
 
 
-def _quiet_logs() -> None:
+def quiet_logs() -> None:
+    """For processes that only compute: what their loops decide is nobody's news."""
     level = structlog.make_filtering_bound_logger(logging.WARNING)
     structlog.configure(
         wrapper_class=level, logger_factory=structlog.PrintLoggerFactory(sys.stderr)

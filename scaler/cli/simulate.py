@@ -23,14 +23,13 @@ from simulator.engines.registry import ENGINES
 from simulator.fleet import FleetSettings
 from simulator.lifecycle import COLD_STARTS, ColdStart, Lifecycle, constant_cold_start
 from simulator.pod import PROFILES, PodProfile
-from simulator.replay import Scenario, static_peak
+from simulator.replay import Scenario, reactive_parameters, static_peak
 from simulator.report import render_comparison
 from simulator.results import results_document
 from simulator.traces.edit import cut, scaled_to_peak
 from simulator.traces.trace_file import read_trace
 from simulator.whatif import Finished, Moment, Run, run_all, warmup
 
-REACTIVE_UTILIZATION = 0.75
 BALANCERS = ("p2c", "p2c_local", "round_robin", "random", "least_loaded", "pinned")
 INTERVALS = {"asymmetric_concurrency": 5.0}
 """Policies that decide at a pace of their own; the others every 15 s."""
@@ -143,9 +142,7 @@ def _run(name: str, scenario: Scenario, setting: Setting) -> Run:
     peak = static_peak(scenario, capacity)
     defaults = {
         "static": {"replicas": float(peak)},
-        "asymmetric_concurrency": {
-            "targetConcurrency": setting.profile.concurrency_at(capacity) * REACTIVE_UTILIZATION
-        },
+        "asymmetric_concurrency": reactive_parameters(setting.profile, capacity),
     }
     document = {
         "capacity": {"qpsPerReplica": capacity},

@@ -7,15 +7,12 @@ a purely reactive policy, so that there is something to compare with.
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
 
-import structlog
 from sqlalchemy import Engine
 
 from forecaster.history import TrafficHistory
@@ -26,10 +23,11 @@ from simulator.clock import VirtualClock, run_jobs
 from simulator.fleet import FleetSettings
 from simulator.lifecycle import ColdStart, Lifecycle, Phase
 from simulator.pod import PROFILES
-from simulator.replay import Scenario, replay, static_peak
+from simulator.replay import Scenario, reactive_parameters, replay, static_peak
 from simulator.scorecard import Scorecard, score
 from simulator.traces.edit import with_surge
 from simulator.traces.generate import Diurnal, generate
+from simulator.whatif import quiet_logs
 from storage.decisions import SqlDecisionStore
 
 WORKLOAD = "grammar"
@@ -40,9 +38,6 @@ COLD_START = Phase("start", p50_seconds=150.0, p95_seconds=180.0)
 SEED = 1
 SURGE_AFTER = timedelta(hours=15, minutes=10)
 REACTIVE_INTERVAL_SECONDS = 5.0
-REACTIVE_UTILIZATION = 0.75
-"""Share of the benchmarked concurrency that the reactive baseline aims at. At the full figure its
-loop overshoots: concurrency rises faster than load near saturation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +105,12 @@ def run_demo(
         fleet.advance(at)
 
     context = get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=_quiet_logs) as pool:
+    with ProcessPoolExecutor(1, mp_context=context, initializer=quiet_logs) as pool:
         others = [pool.submit(replay, *arguments) for arguments in _baselines(plan, workload)]
         jobs = rounds.jobs(settings.interval_seconds, settings.refit_interval_seconds)
         run_jobs(jobs, clock, plan.until, advance)
         ours = score("predictive", fleet, workload.slo.p99_seconds, _capacity(workload))
         return DemoRun(settings, (ours, *_results(others)), plan.starts_at, plan.until)
-
-
-def _quiet_logs() -> None:
-    """The comparisons' own decisions are nobody's news."""
-    level = structlog.make_filtering_bound_logger(logging.WARNING)
-    structlog.configure(
-        wrapper_class=level, logger_factory=structlog.PrintLoggerFactory(sys.stderr)
-    )
 
 
 def _results(futures: list[Future[Scorecard]]) -> list[Scorecard]:
@@ -133,8 +120,7 @@ def _results(futures: list[Future[Scorecard]]) -> list[Scorecard]:
 def _baselines(plan: Scenario, ours: Workload) -> list[tuple[Scenario, Workload, float]]:
     days = (plan.until - plan.starts_at).days
     capacity = _capacity(ours)
-    concurrency = PROFILE.concurrency_at(capacity) * REACTIVE_UTILIZATION
-    reactive = {"targetConcurrency": concurrency}
+    reactive = reactive_parameters(PROFILE, capacity)
     static = {"replicas": float(static_peak(plan, capacity))}
     return [
         (
