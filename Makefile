@@ -48,8 +48,9 @@ bench-simulator: dev
 
 # Everything in docs/ that the code writes.
 docs: dev
-	$(BIN)/python docs/make_schema.py
-	$(BIN)/python docs/make_demo.py
+	$(BIN)/python -m docs.make_schema
+	$(BIN)/python -m docs.make_demo
+	$(BIN)/python -m docs.make_seed
 
 # Pin what the requirements resolve to today, with hashes, for every supported Python.
 lock: dev
