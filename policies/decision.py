@@ -18,7 +18,6 @@ class Reason(StrEnum):
     METRICS_UNAVAILABLE = "MetricsUnavailable"
     LOG_UNAVAILABLE = "LogUnavailable"
     DEMAND_COLLAPSE = "DemandCollapse"
-    STARTING_PODS = "StartingPods"
     SCALE_UP_STABILIZED = "ScaleUpStabilized"
     SCALE_DOWN_STABILIZED = "ScaleDownStabilized"
     SCALE_UP_LIMIT = "ScaleUpLimit"

@@ -6,7 +6,7 @@ Pure: timelines and per-minute figures in, findings out. Knows no database and n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import numpy as np
 
@@ -189,8 +189,3 @@ def minute_grid(line: Timeline, column: Floats, since: datetime, until: datetime
     counts = np.bincount(index[use], minlength=minutes)
     means: Floats = np.divide(sums, counts, out=np.full(minutes, np.nan), where=counts > 0)
     return means
-
-
-def at_minute(since: datetime, minute: int) -> datetime:
-    """When a minute of a run began."""
-    return datetime.fromtimestamp(since.timestamp() + minute * MINUTE, UTC)

@@ -23,7 +23,6 @@ _REASONS = {
     "MetricsUnavailable": (DOUBT, "metrics missing or doubtful: no scale-down"),
     "LogUnavailable": (DOUBT, "decision log unavailable: no scale-down"),
     "DemandCollapse": (DOUBT, "demand fell suspiciously fast: no scale-down"),
-    "StartingPods": (DOUBT, "replicas still starting: waited for them"),
     "ScaleUpStabilized": (LIMIT, "growth waited for the stabilization window"),
     "ScaleDownStabilized": (LIMIT, "shrinking waited for the stabilization window"),
     "ScaleUpLimit": (LIMIT, "growth held to the scaleUp rate limit"),

@@ -94,8 +94,8 @@ def running_prometheus(folder: Path, end: datetime) -> Iterator[PrometheusServer
 def unavailable(reason: str) -> NoReturn:
     """Skip at home, fail where every test has to run."""
     if os.environ.get("CI") == "true":
-        pytest.fail(f"a real Prometheus is needed: {reason}")
-    pytest.skip(f"needs a real Prometheus: {reason}")
+        pytest.fail(f"every test has to run here: {reason}")
+    pytest.skip(reason)
 
 
 def _binaries() -> tuple[str, str]:
@@ -116,7 +116,7 @@ def _unpack_debian_package() -> None:
         (package,) = CACHE.glob("prometheus_*.deb")
         subprocess.run(["dpkg", "-x", package, CACHE], check=True, capture_output=True)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        unavailable(f"neither on PATH nor to be had from Debian ({error})")
+        unavailable(f"no real Prometheus: neither on PATH nor to be had from Debian ({error})")
 
 
 def _daily() -> Floats:

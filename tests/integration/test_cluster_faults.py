@@ -22,6 +22,7 @@ from scaler.finding import Severity
 from scaler.ports import TargetError
 from scaler.settings import Kubernetes, SettingsError
 from tests.integration.kubernetes_server import Drop, Fault, KubernetesServer
+from tests.integration.prometheus_server import unavailable
 from tests.integration.test_cluster import NOW, Cluster, kubeconfig, read
 
 TIMEOUT, LONGEST = 0.4, 2.0
@@ -427,7 +428,7 @@ def test_context_is_chosen(tmp_path: Path) -> None:
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("openssl makes the certificate")
+        unavailable("openssl makes the certificate, and is not here")
     folder = tmp_path_factory.mktemp("tls")
     paths = folder / "ca.crt", folder / "tls.key"
     new = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=kubernetes"

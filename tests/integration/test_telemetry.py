@@ -26,6 +26,7 @@ from tests.integration.prometheus_server import (
     VLLM_ODD,
     YOUNG,
     PrometheusServer,
+    unavailable,
 )
 
 DAILY = f'sum(rate({GATEWAY}{{trace="daily"}}[1m]))'
@@ -60,7 +61,7 @@ def test_28_days_by_the_minute_equal_the_trace(
     prometheus_server: PrometheusServer, trace: str
 ) -> None:
     if trace not in prometheus_server.traces:
-        pytest.skip(f"needs the recorded trace {trace}, which is not in this checkout")
+        unavailable(f"the recorded trace {trace} is not in this checkout")
     end = prometheus_server.end
     query = f'sum(rate({GATEWAY}{{trace="{trace}"}}[1m]))'
     tracemalloc.start()
