@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: setup dev demo check test bench bench-simulator docs lock clean
+.PHONY: setup dev demo check test bench bench-simulator bench-forecast bench-policies docs lock clean
 
 setup: $(BIN)/daybreak
 
@@ -46,6 +46,22 @@ bench: dev
 bench-simulator: dev
 	$(BIN)/python -m bench.simulator --day
 
+# The outside forecasters stand in an environment of their own: one of their dependencies installs a
+# top-level package `tests`.
+TRACES ?= ../shared/traces
+bench-forecast: $(VENV)-bench/installed
+	$(VENV)-bench/bin/python -m bench.forecast --traces $(TRACES) $(BENCH_ARGS)
+
+$(VENV)-bench/installed: requirements.lock pyproject.toml | $(BIN)/daybreak
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VENV)-bench
+	$(BIN)/uv pip install --quiet --python $(VENV)-bench/bin/python \
+	  -c requirements.lock --editable '.[compare]'
+	touch $@
+
+bench-policies: dev
+	$(BIN)/python -m bench.policies --traces $(TRACES) $(BENCH_ARGS)
+
 # Everything in docs/ that the code writes.
 docs: dev
 	$(BIN)/python -m docs.make_schema
@@ -61,4 +77,4 @@ lock: dev
 	  -c requirements.lock --group dev --extra postgres pyproject.toml -o requirements-dev.lock
 
 clean:
-	rm -rf $(VENV) .cache build *.egg-info
+	rm -rf $(VENV) $(VENV)-bench .cache build *.egg-info

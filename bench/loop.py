@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from forecaster.combine import default_forecaster
 from forecaster.history import TrafficHistory
 from policies.context import Observation, Replicas
 from policies.decision import Outcome, OutcomeKind
@@ -24,6 +23,7 @@ from scaler.loop import ControlLoop, Ports
 from scaler.ports import Reading
 from scaler.rounds import Rounds
 from scaler.settings import Workload
+from simulator.forecasters import forecaster_for
 from simulator.traces.generate import Diurnal, generate
 from storage.database import open_engine, upgrade
 from storage.decisions import SqlDecisionStore
@@ -82,10 +82,11 @@ def loops(count: int, store: SqlDecisionStore) -> dict[str, ControlLoop]:
     for number in range(count):
         name = f"workload-{number}"
         service = InstantService(history)
+        settings = workload(name)
         built[name] = ControlLoop(
-            workload(name).loop_settings(15.0),
+            settings.loop_settings(15.0),
             Ports(service, service, store),
-            default_forecaster("UTC"),
+            forecaster_for(settings, 15.0),
         )
     return built
 

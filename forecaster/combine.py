@@ -1,53 +1,344 @@
-"""Which model speaks: the best that can be fitted, with what was passed over and why."""
+"""Combined: competing members weighed by skill, with one calibration for what they say together.
+
+Knows which windows a decision needs, and what must be covered whatever the members say: edges that
+recur by the clock, and falls that no earlier forecast announced. Knows no member's inside.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from forecaster.forecast import FittedModel, Forecast, Forecaster, ForecastError
-from forecaster.history import TrafficHistory
-from forecaster.models.harmonic import Harmonic
-from forecaster.models.seasonal_naive import SeasonalNaive
+from forecaster import calibration
+from forecaster.calendar import Calendar
+from forecaster.calibration import Rates, blended
+from forecaster.demand import Demand, Ints, demand_of, log_offset
+from forecaster.features import Seen, layout_for, seen_from
+from forecaster.floors import edge_floor, expected_floor
+from forecaster.forecast import (
+    FittedModel,
+    Forecast,
+    ForecastError,
+    Parameters,
+    Window,
+)
+from forecaster.history import Floats, TrafficHistory
+from forecaster.member import Member
+from forecaster.models.direct import Direct, training_origins
+from forecaster.repair import GAP, repaired
+from forecaster.track import Track
+
+NAME = "combined"
+EXPECTATION_SECONDS = (900, 3600, 14_400)
+"""How long before now the forecasts were made that a fall is measured against."""
+DISCOUNT_DAYS = 3.0
+NERVOUSNESS = 12.0
+"""Members are weighed by loss to the minus this: near to choosing the best."""
+OPERATING_LEVEL = 0.95
 
 
-@dataclass(frozen=True, slots=True)
-class Ladder:
-    """Models in order of preference; a failure steps down and leaves its reason in the data."""
+EXPECTATION = "hold in "
 
-    rungs: Sequence[Forecaster]
 
-    @property
-    def name(self) -> str:
-        return "combined"
+def is_expectation(window: Window) -> bool:
+    return window.name.startswith(EXPECTATION)
 
-    def fit(self, history: TrafficHistory, fitted_at: datetime, horizon_steps: int) -> FittedModel:
-        """Raises ForecastError with every model's reason where none can be fitted."""
-        failures: list[str] = []
-        for rung in self.rungs:
-            try:
-                fitted = rung.fit(history, fitted_at, horizon_steps)
-            except ForecastError as error:
-                failures.append(str(error))
-            except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
-                # A library's own failure on odd data must cost the model, never the loop.
-                failures.append(f"{rung.name}: {error}")
-            else:
-                return replace(fitted, failures=(*failures, *fitted.failures))
-        raise ForecastError("; ".join(failures))
+
+def expectation_windows(windows: Sequence[Window], step_seconds: int) -> tuple[Window, ...]:
+    """The hold window of later decisions, as seen from now."""
+    hold = next((window for window in windows if window.name == "hold"), None)
+    if hold is None:
+        return ()
+    stride = max(1, 60 // step_seconds)
+    backs = sorted({max(1, seconds // step_seconds) for seconds in EXPECTATION_SECONDS})
+    return tuple(
+        Window(
+            f"{EXPECTATION}{back * step_seconds} s",
+            hold.first + back,
+            hold.last + back + stride - 1,
+        )
+        for back in backs
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Said:
+    """What a member was fitted to, and what it says of days that it had not seen."""
+
+    member: Member
+    parameters: Parameters
+    windows: tuple[Window, ...]
+    located: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rehearsal:
+    """What the forecaster would have said at each row of its history without knowing that day.
+
+    Shapes: `located`, `scales` and `means` (the mean error of about a day) are (rows, windows and
+    past days' edges), in log rate; `state` is where they end.
+    """
+
+    demand: Demand
+    origins: Ints
+    seen: Seen
+    located: Floats
+    scales: Floats
+    means: Floats
+    state: Floats
+
+    def window(self, name: str) -> Floats:
+        """A row an origin: median, scale, floor and the floor's scale, rates in requests a
+        second; NaN where nothing was said."""
+        windows = self.seen.layout.windows
+        number = next(n for n, window in enumerate(windows) if window.name == name)
+        located, scale = self.located[:, number], self.scales[:, number]
+        floor, spread = np.full(len(located), -np.inf), np.zeros(len(located))
+        if name == "order":
+            certain = np.full(len(located), self.state[number, calibration.CERTAIN])
+            floor, spread = edge_floor(self.seen, located, scale, certain, self.means[:, -1])
+        elif name == "hold":
+            floor = expected_floor(*self._expectations(windows[number]))
+        offset = self.demand.offset
+        median = np.maximum(np.exp(located) - offset, 0.0)
+        return np.column_stack([median, scale, np.maximum(np.exp(floor) - offset, 0.0), spread])
+
+    def steady_scale(self, name: str) -> float:
+        """The root mean square of a window's scale."""
+        windows = self.seen.layout.windows
+        number = next(n for n, window in enumerate(windows) if window.name == name)
+        return float(np.sqrt(self.state[number, calibration.STEADY]))
+
+    def _expectations(self, hold: Window) -> tuple[Floats, Floats]:
+        """What was said earlier of each row's hold window, and its mean error by then."""
+        windows = self.seen.layout.windows
+        stride = int(self.origins[1] - self.origins[0])
+        expected, means = [], []
+        for number, window in enumerate(windows):
+            if is_expectation(window):
+                back = -(-(window.first - hold.first) // stride)
+                said = np.full(len(self.origins), np.nan)
+                said[back:] = self.located[: len(said) - back, number]
+                expected.append(said)
+                means.append(self.means[:, number])
+        return np.column_stack(expected), np.column_stack(means)
+
+
+@dataclass(slots=True)
+class Combined:
+    """The forecaster for one calendar. Where it is not `guarded` it learns from the history as it
+    is, and what it says is trusted whatever its skill, as in tools that do neither.
+
+    Its memo makes the next step cheap; it never changes what is said: a forecast is a function of
+    the fitted model and the history.
+    """
+
+    calendar: Calendar
+    members: Sequence[Member] = (Direct(), Direct(past_days=False))
+    name: str = NAME
+    guarded: bool = True
+    _track: Track | None = field(default=None, init=False, repr=False)
+
+    def fit(
+        self, history: TrafficHistory, fitted_at: datetime, windows: Sequence[Window]
+    ) -> FittedModel:
+        return self.rehearse(history, fitted_at, windows)[0]
+
+    def rehearse(
+        self, history: TrafficHistory, fitted_at: datetime, windows: Sequence[Window]
+    ) -> tuple[FittedModel, Rehearsal]:
+        """The fitted model, and what it would have said along its own history."""
+        # Threads of a linear algebra library fight each other over matrices as small as these.
+        with threadpool_limits(1, "blas"):
+            return self._rehearse(history, fitted_at, windows)
+
+    def _rehearse(
+        self, history: TrafficHistory, fitted_at: datetime, windows: Sequence[Window]
+    ) -> tuple[FittedModel, Rehearsal]:
+        learned, masked = self._learned(history)
+        demand = demand_of(learned, self.calendar, log_offset(history))
+        step = history.step_seconds
+        every = (*windows, *expectation_windows(windows, step))
+        origins = training_origins(demand)
+        seen = seen_from(demand, layout_for(step, every), origins)
+        said, failures = _ask(self.members, demand, len(windows), origins, seen)
+        peaks = demand.peaks(windows[0], origins)
+        weights = _weights(said, peaks, demand, origins)
+        located = blended(np.stack([each.located for each in said]), weights)
+        skill = _skill(located[:, 0], peaks, demand, origins)
+        parameters, rehearsal = _calibrated(demand, origins, seen, located, len(windows))
+        fitted = FittedModel(
+            model=self.name,
+            fitted_at=fitted_at,
+            history_end=history.end,
+            step_seconds=step,
+            windows=tuple(windows),
+            parameters={
+                "offset": demand.offset,
+                "weights": weights.tolist(),
+                "masked": masked,
+                **parameters,
+            },
+            members=tuple(
+                FittedModel(
+                    each.member.name, fitted_at, history.end, step, each.windows, each.parameters
+                )
+                for each in said
+            ),
+            skill=skill,
+            trusted=skill > 0 or not self.guarded,
+            failures=(*failures, *(() if skill > 0 else ("no better than the last value",))),
+        )
+        return fitted, rehearsal
+
+    def _learned(self, history: TrafficHistory) -> tuple[TrafficHistory, list[list[float]]]:
+        """What may be learned from, and what may not: start and end of each stretch since 1970."""
+        if not self.guarded:
+            return history, []
+        found = repaired(history, self.calendar)
+        stretches = [
+            [stretch.start.timestamp(), stretch.end.timestamp()]
+            for stretch in found.masked
+            if stretch.reason != GAP
+        ]
+        return found.history, stretches
 
     def predict(
         self, fitted: FittedModel, history: TrafficHistory, issued_at: datetime
     ) -> Forecast:
-        """Raises ForecastError where the fitted model is unknown or gives no usable forecast."""
-        for rung in self.rungs:
-            if rung.name == fitted.model:
-                return rung.predict(fitted, history, issued_at)
-        raise ForecastError(f"the stored model {fitted.model!r} is not known here")
+        """Raises ForecastError where the newest minutes are not known or a member is missing."""
+        track = self._track
+        if track is None or not track.continues(fitted, history):
+            track = Track(fitted, self._known_members(fitted), self.calendar, history)
+            self._track = track
+        return track.forecast(history, issued_at)
+
+    def _known_members(self, fitted: FittedModel) -> list[tuple[Member, Parameters]]:
+        known = {member.name: member for member in self.members}
+        missing = [part.model for part in fitted.members if part.model not in known]
+        if missing:
+            raise ForecastError(f"the stored model has members not known here: {missing}")
+        return [(known[part.model], part.parameters) for part in fitted.members]
 
 
-def default_forecaster(time_zone: str) -> Forecaster:
-    return Ladder((Harmonic(time_zone), SeasonalNaive()))
+def _ask(
+    members: Sequence[Member], demand: Demand, asked: int, origins: Ints, seen: Seen
+) -> tuple[list[Said], list[str]]:
+    """Fit each member; failures as sentences. The first that can be fitted speaks of every
+    window, the others of the windows asked for."""
+    said: list[Said] = []
+    failures: list[str] = []
+    for member in members:
+        windows = seen.layout.windows[:asked] if said else seen.layout.windows
+        try:
+            if isinstance(member, Direct):
+                parameters, located = member.fit_seen(demand, windows, origins, seen)
+            else:
+                parameters, located = _held_out(member, demand, windows, origins)
+        except ForecastError as error:
+            failures.append(str(error))
+        except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+            # A library's own failure on odd data must cost the model, never the loop.
+            failures.append(f"{member.name}: {error}")
+        else:
+            silent = np.full((len(origins), len(seen.layout.windows) - len(windows)), np.nan)
+            said.append(Said(member, parameters, windows, np.hstack([located, silent])))
+    if not said:
+        raise ForecastError("; ".join(failures))
+    return said, failures
+
+
+def _held_out(
+    member: Member, demand: Demand, windows: Sequence[Window], origins: Ints
+) -> tuple[Parameters, Floats]:
+    """The newest quarter, at most a week, as a fit on what lay before it sees it."""
+    length = min(len(demand) // 4, 7 * demand.steps_per_day)
+    cut = len(demand) - length
+    trial = member.fit(demand.before(cut), windows)
+    located = np.full((len(origins), len(windows)), np.nan)
+    later = origins >= cut
+    located[later] = member.locate(trial, demand, windows, origins[later])
+    return member.fit(demand, windows), located
+
+
+def _weights(said: Sequence[Said], peaks: Floats, demand: Demand, origins: Ints) -> Floats:
+    """By pinball loss at the operating level for the first window, older losses counting less."""
+    if len(said) == 1:
+        return np.ones(1)
+    errors = np.column_stack([peaks - each.located[:, 0] for each in said])
+    rows = np.isfinite(errors).all(axis=1)
+    if not rows.any():
+        return np.asarray(np.eye(len(said))[0], dtype=np.float64)
+    age_days = (origins[-1] - origins[rows]) / demand.steps_per_day
+    discount = 0.5 ** (age_days / DISCOUNT_DAYS)
+    losses = np.array([_pinball(errors[rows, m], discount) for m in range(len(said))])
+    weights = (losses / losses.min()) ** -NERVOUSNESS
+    return np.asarray(weights / weights.sum(), dtype=np.float64)
+
+
+def _pinball(errors: Floats, discount: Floats, level: float = OPERATING_LEVEL) -> float:
+    """Of the errors around their own quantile: a constant shift is the calibration's business."""
+    left = errors - np.quantile(errors, level)
+    loss = np.where(left > 0, level * left, (level - 1) * left)
+    return float((loss * discount).sum() / discount.sum())
+
+
+def _calibrated(
+    demand: Demand, origins: Ints, seen: Seen, located: Floats, asked: int
+) -> tuple[dict[str, float | str | list[float] | list[list[float]]], Rehearsal]:
+    """The scale's regression and the state that the errors so far have left: a row a window, and
+    one for what past days' edges say of the first. Beside them the rehearsal of every row."""
+    windows = seen.layout.windows
+    peaks = np.column_stack([demand.peaks(window, origins) for window in windows])
+    peaks = np.column_stack([peaks, peaks[:, 0]])
+    located = np.column_stack([located, seen.level + seen.edges[:, 0]])
+    errors = peaks - located
+    regression = calibration.fit_scale(seen, errors[:, :asked])
+    state = calibration.initial_state(errors)
+    scales, means, said = (np.zeros_like(errors) for _ in range(3))
+    said[:, :asked] = regression.scales(seen)
+    stride = int(origins[1] - origins[0])
+    calibration.advance(
+        demand.logs,
+        len(demand),
+        origins,
+        demand.local[origins - 1] // 3600 % 24,
+        np.array([*(window.first for window in windows), windows[0].first]),
+        calibration.feedback_lasts(windows),
+        located,
+        said,
+        state,
+        Rates.every(stride * demand.step_seconds).values,
+        0.0,
+        np.zeros(errors.shape[1], dtype=np.int64),
+        scales,
+        means,
+        0,
+        len(origins),
+    )
+    calibration.shape(errors[:, :asked], scales[:, :asked], located[:, :asked], state)
+    calibration.steady_scores(errors / scales, state)
+    parameters: dict[str, float | str | list[float] | list[list[float]]] = {
+        "stride": float(stride),
+        "state": state.tolist(),
+        **{f"scale_{name}": getattr(regression, name).tolist() for name in calibration.REGRESSION},
+    }
+    rehearsal = Rehearsal(demand, origins, seen, located, scales, means, state)
+    return parameters, rehearsal
+
+
+def _skill(located: Floats, peaks: Floats, demand: Demand, origins: Ints) -> float:
+    """1 - pinball loss / that of the last value, which is what a reactive rule goes by."""
+    week = slice(-7 * 1440, None)
+    errors = (peaks - located)[week]
+    naive = (peaks - demand.logs[origins - 1])[week]
+    known = np.isfinite(errors) & np.isfinite(naive)
+    if not known.any():
+        raise ForecastError("no window has ended yet to measure skill on")
+    ones = np.ones(int(known.sum()))
+    yardstick = _pinball(naive[known], ones)
+    return 1.0 - _pinball(errors[known], ones) / yardstick if yardstick > 0 else 0.0

@@ -1,4 +1,4 @@
-"""Forecast: quantiles of the request rate over a horizon, and what a forecaster is.
+"""Forecast: the highest rate over windows of the future, and what a forecaster is.
 
 Knows the shape of a forecast and of a fitted model. Knows no model; imports no pandas, since
 policies read forecasts.
@@ -7,12 +7,22 @@ policies read forecasts.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 
 from forecaster.history import TrafficHistory
+
+Parameters = Mapping[str, float | str | list[float] | list[list[float]]]
+
+MOST_GROWTH = 50.0
+"""Of log rate that a margin may add: more has no finite number."""
+
+
+def with_margin(qps: float, margin: float, scale: float) -> float:
+    """A rate raised by so many scales of log rate."""
+    return qps * math.exp(min(margin * scale, MOST_GROWTH))
 
 
 class ForecastError(Exception):
@@ -20,86 +30,148 @@ class ForecastError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class QuantilePath:
-    """One quantile along the horizon: `values[i]` in requests a second, `level` in (0, 1)."""
+class Window:
+    """A span of the future of which the highest rate matters: what a decision must cover.
+
+    It covers the steps first .. last - 1, counted from the end of the history (0 is the first
+    step that is not known yet).
+    """
+
+    name: str
+    first: int
+    last: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.first < self.last:
+            raise ValueError(f"a window needs 0 <= first < last, got {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class QuantilePoint:
+    """A quantile of the highest rate of a window: `level` in (0, 1), `qps` requests a second."""
 
     level: float
-    values: tuple[float, ...]
+    qps: float
+
+
+@dataclass(frozen=True, slots=True)
+class WindowForecast:
+    """The distribution of the highest mean rate of a step within [starts_at, ends_at).
+
+    `median_qps` is its location and `scale` the learned scale of the error in log rate, which
+    varies with time: a margin of k scales asks for `upper(k)`. `quantiles` keep their stated
+    coverage; they do not cross. `floor_qps` is what must be covered whatever the model says (an
+    edge that recurs by the clock, a fall that nothing announced), with its own `floor_scale`;
+    `floor_reason` says which. Raises ValueError where a figure is negative or not finite.
+    """
+
+    name: str
+    starts_at: datetime
+    ends_at: datetime
+    median_qps: float
+    scale: float
+    quantiles: tuple[QuantilePoint, ...]
+    floor_qps: float = 0.0
+    floor_scale: float = 0.0
+    floor_reason: str = ""
+
+    def __post_init__(self) -> None:
+        figures = (self.median_qps, self.scale, self.floor_qps, self.floor_scale)
+        if not all(math.isfinite(figure) and figure >= 0 for figure in figures):
+            raise ValueError(f"a forecast must be finite and not negative: {self}")
+        low = 0.0
+        for point in self.quantiles:
+            if not math.isfinite(point.qps) or point.qps < low:
+                raise ValueError(f"quantiles cross, are negative or not finite: {self}")
+            low = point.qps
+
+    def model_upper(self, margin: float) -> float:
+        """What the model itself asks for at a margin of so many scales."""
+        return with_margin(self.median_qps, margin, self.scale)
+
+    def floor_upper(self, margin: float) -> float:
+        return with_margin(self.floor_qps, max(margin, 0.0), self.floor_scale)
+
+    def upper(self, margin: float) -> float:
+        """The rate to be ready for: the median and a margin of so many scales, or the floor."""
+        return max(self.model_upper(margin), self.floor_upper(margin))
+
+    def at_level(self, level: float) -> float:
+        """The lowest quantile at or above the level, else the highest there is; the median where
+        a forecast has no quantiles."""
+        highest = self.quantiles[-1].qps if self.quantiles else self.median_qps
+        return next((point.qps for point in self.quantiles if point.level >= level), highest)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The knob that keeps a target bad ratio on a workload's own history, and its evidence.
+
+    `margin` is in scales of error; `steady` takes the scale's mean instead of its present value,
+    which is dearer in calm and covers more of what comes out of it. Where no margin serves, the
+    fleet is sized for `burst_factor` times the highest rate of the last `burst_days`.
+    `expected_bad_ratio` is the estimate for the choice, from `requests` replayed; `kept` is False
+    where no candidate kept the target.
+    """
+
+    target_bad_ratio: float
+    margin: float
+    steady: bool = False
+    burst_factor: float = 0.0
+    burst_days: int = 0
+    expected_bad_ratio: float = 0.0
+    requests: float = 0.0
+    kept: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Quantiles of the mean request rate for each step of the horizon.
+    """What a model says of each window that it was fitted for.
 
-    Step i covers [starts_at + i * step, starts_at + (i + 1) * step). `skill` is
-    1 - error / error of the seasonal naive forecast at the operating lead, on days that the
-    model had not seen (None where it could not be measured). `trusted` is False where the
-    forecast must not order capacity; `failures` says why, and which models were passed over.
-    Raises ValueError where quantiles cross, differ in length, are negative or not finite.
+    `skill` is 1 - pinball loss / that of the seasonal naive forecast on days that the model had
+    not seen (None where it could not be measured). `trusted` is False where the forecast must not
+    order capacity; `failures` says why, and which models were passed over. `calibration` is the
+    margin that was found for this workload's target, None where none was asked for.
     """
 
     issued_at: datetime
-    starts_at: datetime
-    step_seconds: int
-    quantiles: tuple[QuantilePath, ...]
+    windows: tuple[WindowForecast, ...]
     model: str
     fitted_at: datetime
     history_end: datetime
     skill: float | None = None
     trusted: bool = True
     failures: tuple[str, ...] = ()
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
-        if not self.quantiles or not self.quantiles[0].values:
-            raise ValueError("a forecast needs at least one quantile over at least one step")
-        previous = self.quantiles[0]
-        for path in self.quantiles:
-            if not all(math.isfinite(value) and value >= 0 for value in path.values):
-                raise ValueError(f"quantile {path.level} of {self.model} is negative or not finite")
-            if len(path.values) != len(previous.values):
-                raise ValueError("quantiles of a forecast differ in length")
-            if path.level < previous.level or any(
-                low > high for low, high in zip(previous.values, path.values, strict=True)
-            ):
-                raise ValueError(f"quantiles {previous.level} and {path.level} cross")
-            previous = path
+        if not self.windows:
+            raise ValueError("a forecast needs at least one window")
 
-    @property
-    def ends_at(self) -> datetime:
-        return self.starts_at + timedelta(seconds=self.step_seconds * len(self.quantiles[0].values))
-
-    def at_level(self, level: float) -> QuantilePath:
-        """The path of the lowest quantile at or above the level, else of the highest."""
-        return next((path for path in self.quantiles if path.level >= level), self.quantiles[-1])
-
-    def peak(self, level: float, start: datetime, end: datetime) -> float | None:
-        """The highest value of a quantile over [start, end], or None where the horizon ends
-        before the window does."""
-        if end > self.ends_at or start < self.starts_at:
-            return None
-        first = int((start - self.starts_at).total_seconds() // self.step_seconds)
-        last = int((end - self.starts_at).total_seconds() // self.step_seconds)
-        values = self.at_level(level).values
-        return max(values[first : last + 1])
+    def window(self, name: str) -> WindowForecast | None:
+        return next((window for window in self.windows if window.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
 class FittedModel:
     """A model after fitting, as plain numbers that JSON carries exactly.
 
-    `parameters` holds floats and lists of floats by name; each model documents its own.
-    `horizon_steps` is how far the error quantiles reach. Never a pickle: a stored model is data.
+    `parameters` holds floats and lists of floats by name; each model documents its own. A
+    combination keeps its members in `members`; `calibration` is the margin that goes with it.
+    Never a pickle: a stored model is data.
     """
 
     model: str
     fitted_at: datetime
     history_end: datetime
     step_seconds: int
-    horizon_steps: int
-    parameters: Mapping[str, float | str | list[float] | list[list[float]]]
+    windows: tuple[Window, ...]
+    parameters: Parameters
+    members: tuple[FittedModel, ...] = ()
     skill: float | None = None
     trusted: bool = True
     failures: tuple[str, ...] = ()
+    calibration: Calibration | None = None
 
 
 class Forecaster(Protocol):
@@ -108,7 +180,9 @@ class Forecaster(Protocol):
     @property
     def name(self) -> str: ...
 
-    def fit(self, history: TrafficHistory, fitted_at: datetime, horizon_steps: int) -> FittedModel:
+    def fit(
+        self, history: TrafficHistory, fitted_at: datetime, windows: Sequence[Window]
+    ) -> FittedModel:
         """Raises ForecastError where the history does not carry the model."""
         ...
 

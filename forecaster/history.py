@@ -1,10 +1,12 @@
 """TrafficHistory: request rate on a regular UTC grid, with its gaps explicit.
 
-Knows grids, gaps and aggregation. Knows nothing of models, clocks or where samples come from.
+Knows grids, gaps, aggregation and growth. Knows nothing of models, clocks or where samples come
+from.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+
+SPARE_STEPS = 1440
+"""Room for steps to come before a growing history is moved."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +57,7 @@ class TrafficHistory:
     @property
     def end(self) -> datetime:
         """The end of the last step, exclusive."""
-        return self.start + len(self.values) * self.step
+        return self.start + timedelta(seconds=len(self.values) * self.step_seconds)
 
     @property
     def days(self) -> float:
@@ -66,6 +71,8 @@ class TrafficHistory:
     @property
     def last_known_end(self) -> datetime | None:
         """The end of the newest step that holds a value, or None where no step does."""
+        if len(self.values) and math.isfinite(self.values[-1]):
+            return self.end
         known = np.flatnonzero(np.isfinite(self.values))
         return self.start + (int(known[-1]) + 1) * self.step if len(known) else None
 
@@ -80,11 +87,33 @@ class TrafficHistory:
         first = max(0, -int(-(start - self.start).total_seconds() // seconds))
         last = min(len(self.values), int((end - self.start).total_seconds() // seconds))
         kept = self.values[first : max(first, last)]
-        return TrafficHistory(self.series, self.start + first * self.step, seconds, kept)
+        return _checked(self.series, self.start + first * self.step, seconds, kept)
+
+    def steps(self, first: int, last: int) -> TrafficHistory:
+        """The steps first .. last - 1, sharing this history's memory."""
+        part = object.__new__(TrafficHistory)
+        for name, value in (
+            ("series", self.series),
+            ("start", self.start + timedelta(seconds=first * self.step_seconds)),
+            ("step_seconds", self.step_seconds),
+            ("values", self.values[first:last]),
+        ):
+            object.__setattr__(part, name, value)
+        return part
 
     def last(self, steps: int) -> TrafficHistory:
         """The newest steps, at most as many as asked for."""
         return self.between(self.end - min(steps, len(self.values)) * self.step, self.end)
+
+    def until(self, end: datetime) -> TrafficHistory:
+        """These steps as far as `end`: what lies beyond is cut off, what is missing is a gap."""
+        missing = math.floor((end - self.end) / self.step)
+        if missing == 0:
+            return self
+        if missing < 0:
+            return self.between(self.start, end)
+        values = np.concatenate([self.values, np.full(missing, np.nan)])
+        return _checked(self.series, self.start, self.step_seconds, values)
 
     def extended(self, newer: TrafficHistory, keep_steps: int) -> TrafficHistory:
         """This history continued by a newer one of the same grid, cut to its newest steps.
@@ -108,7 +137,7 @@ class TrafficHistory:
         np.copyto(window, newer.values, where=np.isfinite(newer.values))
         dropped = max(0, len(joined) - keep_steps)
         start = self.start + dropped * self.step
-        return TrafficHistory(self.series, start, self.step_seconds, joined[dropped:])
+        return _checked(self.series, start, self.step_seconds, joined[dropped:])
 
     def resampled(self, step_seconds: int) -> TrafficHistory:
         """Means over coarser steps aligned to whole multiples of the new step.
@@ -130,6 +159,57 @@ class TrafficHistory:
         means = np.where(2 * known >= fine, sums / np.maximum(known, 1), np.nan)
         start = datetime.fromtimestamp(first + lead * self.step_seconds, UTC)
         return TrafficHistory(self.series, start, step_seconds, means)
+
+
+class GrowingHistory:
+    """The newest steps of a series that grows at its end, in one array that is seldom moved.
+
+    What it has handed out never changes. One thread at a time may extend it.
+    """
+
+    def __init__(self, keep_steps: int) -> None:
+        self.history: TrafficHistory | None = None
+        self._keep = keep_steps
+        self._room = np.empty(0)
+        self._used = 0
+
+    def extend(self, newer: TrafficHistory) -> TrafficHistory:
+        """As `extended` does, without a copy where the newer steps begin at the end of the old."""
+        held = self.history
+        if held is None:
+            return self._move(newer.last(self._keep))
+        end = self._used + len(newer)
+        follows = newer.start == held.end and newer.step_seconds == held.step_seconds
+        if not follows or end > len(self._room):
+            return self._move(held.extended(newer, self._keep))
+        self._room[self._used : end] = newer.values
+        self._used = end
+        return self._hand_out(newer)
+
+    def _move(self, history: TrafficHistory) -> TrafficHistory:
+        self._room = np.empty(len(history) + SPARE_STEPS)
+        self._used = len(history)
+        self._room[: self._used] = history.values
+        return self._hand_out(history)
+
+    def _hand_out(self, newest: TrafficHistory) -> TrafficHistory:
+        steps = min(self._keep, self._used)
+        start = newest.end - steps * newest.step
+        values = self._room[self._used - steps : self._used]
+        self.history = _checked(newest.series, start, newest.step_seconds, values)
+        return self.history
+
+
+def _checked(series: str, start: datetime, step_seconds: int, values: Floats) -> TrafficHistory:
+    """A history of values that have been checked and that nobody else will change: neither is
+    done twice, since a tick would look at weeks of steps for the sake of one."""
+    history = object.__new__(TrafficHistory)
+    values = values.view()
+    values.setflags(write=False)
+    fields = (series, start, step_seconds, values)
+    for name, value in zip(TrafficHistory.__slots__, fields, strict=True):
+        object.__setattr__(history, name, value)
+    return history
 
 
 def on_grid(

@@ -12,6 +12,7 @@ from enum import StrEnum
 from math import isfinite
 
 from forecaster.forecast import Forecast
+from policies.schedule import Schedule
 
 
 class ProblemKind(StrEnum):
@@ -130,16 +131,20 @@ class Capacity:
     """Requests a second that one replica carries within the latency objective.
 
     Not its saturation: at this rate the P99 just meets the SLO. `backlog_seconds` is the time
-    in which waiting requests are to be worked off.
+    in which waiting requests are to be worked off. `saturation_ratio` is saturation over that
+    rate, 1 where it is not known.
     """
 
     qps_per_replica: float
     backlog_seconds: float = 30.0
     source: str = "settings"
+    saturation_ratio: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.qps_per_replica > 0 or not self.backlog_seconds > 0:
             raise ValueError(f"capacity must be positive: {self}")
+        if not self.saturation_ratio >= 1:
+            raise ValueError(f"saturation lies at or above the rate within the SLO: {self}")
 
 
 class SelectPolicy(StrEnum):
@@ -175,7 +180,8 @@ class ScalingRules:
 class PolicySettings:
     """What the user decided: bounds, limits and the policy with its knob.
 
-    `parameters` are the policy's own numbers by name (each policy documents its own).
+    `parameters` are the policy's own numbers by name (each policy documents its own); windows
+    into the past end in `WindowSeconds`. `schedules` are replicas wanted by the clock.
     """
 
     policy: str
@@ -184,6 +190,7 @@ class PolicySettings:
     scale_up: ScalingRules = field(default_factory=ScalingRules)
     scale_down: ScalingRules = field(default_factory=ScalingRules)
     parameters: tuple[tuple[str, float], ...] = ()
+    schedules: tuple[Schedule, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_replicas <= self.max_replicas or self.max_replicas < 1:
@@ -204,12 +211,13 @@ class PolicySettings:
             for rules in (self.scale_up, self.scale_down)
             for limit in rules.limits
         ]
-        return float(max([*windows, *periods, self.parameter("lookBackSeconds", 0.0)]))
+        own = [value for name, value in self.parameters if name.endswith("WindowSeconds")]
+        return float(max([*windows, *periods, *own, self.parameter("lookBackSeconds", 0.0)]))
 
 
 @dataclass(frozen=True, slots=True)
 class PastDecision:
-    """What later decisions need of an earlier one."""
+    """What later decisions need of an earlier one; `notes` are what its policy left for them."""
 
     at: datetime
     current: int
@@ -217,6 +225,10 @@ class PastDecision:
     desired: int
     demand_qps: float | None = None
     concurrency: float | None = None
+    notes: tuple[tuple[str, float], ...] = ()
+
+    def note(self, name: str) -> float | None:
+        return next((value for key, value in self.notes if key == name), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +238,36 @@ class ReplicaChange:
     at: datetime
     before: int
     after: int
+
+
+class OverrideKind(StrEnum):
+    """What a person decided instead of the policy."""
+
+    PAUSE = "Pause"
+    REPLICAS = "Replicas"
+    MINIMUM = "Minimum"
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A person's word, until it expires: change nothing, so many replicas, or at least so many.
+
+    `id` is its row in the decision log. Raises ValueError where the kind and the number do not go
+    together.
+    """
+
+    id: int
+    kind: OverrideKind
+    replicas: int | None
+    owner: str
+    reason: str
+    expires_at: datetime
+
+    def __post_init__(self) -> None:
+        if (self.kind is OverrideKind.PAUSE) != (self.replicas is None):
+            raise ValueError(f"a pause has no number, any other override has one: {self}")
+        if self.replicas is not None and self.replicas < 0:
+            raise ValueError(f"replicas must not be negative, got {self.replicas}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +287,7 @@ class ScalingContext:
     changes: tuple[ReplicaChange, ...] = ()
     problems: tuple[Problem, ...] = ()
     epoch: int = 1
+    override: Override | None = None
 
     def __post_init__(self) -> None:
         if self.now.utcoffset() != timedelta(0):

@@ -10,10 +10,14 @@ class Reason(StrEnum):
     """Why a step set the number it set; HPA's words where HPA has one."""
 
     FORECAST_PEAK = "ForecastPeak"
+    RECURRENT_EDGE = "RecurrentEdge"
     OBSERVED_DEMAND = "ObservedDemand"
     BACKLOG = "Backlog"
     FORECAST_HOLD = "ForecastHold"
     FIXED = "Fixed"
+    SCHEDULED = "Scheduled"
+    PANIC = "Panic"
+    NOT_DUE = "NotDue"
     NO_INPUT = "NoTrustedInput"
     METRICS_UNAVAILABLE = "MetricsUnavailable"
     LOG_UNAVAILABLE = "LogUnavailable"
@@ -24,16 +28,23 @@ class Reason(StrEnum):
     SCALE_DOWN_LIMIT = "ScaleDownLimit"
     TOO_FEW_REPLICAS = "TooFewReplicas"
     TOO_MANY_REPLICAS = "TooManyReplicas"
+    OVERRIDDEN = "Overridden"
+    PAUSED = "Paused"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One rule's word: the number after it, why, and a sentence for people."""
+    """One rule's word: the number after it, why, and a sentence for people.
+
+    `notes` are figures that the policy wants to be told at its next decision: it has no other
+    memory.
+    """
 
     rule: str
     replicas: int
     reason: Reason
     message: str
+    notes: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +67,10 @@ class Decision:
             raise ValueError("a decision's desired replicas must equal its last step")
         if self.desired < 0:
             raise ValueError(f"desired replicas must not be negative, got {self.desired}")
+
+    @property
+    def notes(self) -> tuple[tuple[str, float], ...]:
+        return tuple(note for step in self.steps for note in step.notes)
 
 
 class OutcomeKind(StrEnum):

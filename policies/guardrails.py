@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from policies.context import RateLimit, RateUnit, ScalingContext, ScalingRules, SelectPolicy
+from policies.context import (
+    Override,
+    OverrideKind,
+    RateLimit,
+    RateUnit,
+    ScalingContext,
+    ScalingRules,
+    SelectPolicy,
+)
 from policies.decision import Reason, Step
 from policies.proposal import Guardrail
 
@@ -92,7 +100,8 @@ def limit_rate(context: ScalingContext, replicas: int) -> Step | None:
 
 
 def bound(context: ScalingContext, replicas: int) -> Step | None:
-    """minReplicas and maxReplicas; the only guardrail that may shrink a fleet."""
+    """minReplicas and maxReplicas; beside a person's word the only guardrail that may shrink a
+    fleet."""
     low, high = context.settings.min_replicas, context.settings.max_replicas
     if replicas < low:
         return Step("bound", low, Reason.TOO_FEW_REPLICAS, f"minReplicas is {low}")
@@ -102,8 +111,51 @@ def bound(context: ScalingContext, replicas: int) -> Step | None:
     return None
 
 
-ALL: tuple[Guardrail, ...] = (hold_on_doubt, hold_on_collapse, stabilize, limit_rate, bound)
-"""In this order: what must not shrink first, limits next, bounds last, since they always hold."""
+def override(context: ScalingContext, replicas: int) -> Step | None:
+    """A person's number, or a person's minimum; only the bounds hold against it."""
+    found = _holding(context)
+    if found is None or found.replicas is None:
+        return None
+    if found.kind is OverrideKind.MINIMUM and replicas >= found.replicas:
+        return None
+    if replicas == found.replicas:
+        return None
+    least = "at least " if found.kind is OverrideKind.MINIMUM else ""
+    return Step(
+        "override", found.replicas, Reason.OVERRIDDEN, _told(found, f"{least}{found.replicas}")
+    )
+
+
+def pause(context: ScalingContext, replicas: int) -> Step | None:
+    """While a person has paused it, nothing is changed, whatever else holds."""
+    found, current = _holding(context), context.replicas.spec
+    if found is None or found.kind is not OverrideKind.PAUSE or replicas == current:
+        return None
+    return Step("pause", current, Reason.PAUSED, _told(found, "no change"))
+
+
+PEOPLE_FIRST: tuple[Guardrail, ...] = (override, bound, pause)
+"""How every policy's guardrails end: a person's word, the bounds, and a pause over everything."""
+
+ALL: tuple[Guardrail, ...] = (
+    hold_on_doubt,
+    hold_on_collapse,
+    stabilize,
+    limit_rate,
+    *PEOPLE_FIRST,
+)
+"""In this order: what must not shrink first, limits next, then people, and the bounds, since they
+always hold."""
+
+
+def _holding(context: ScalingContext) -> Override | None:
+    found = context.override
+    return found if found is not None and found.expires_at > context.now else None
+
+
+def _told(found: Override, what: str) -> str:
+    until = f"{found.expires_at:%Y-%m-%d %H:%M} UTC"
+    return f"{found.owner} asked for {what} until {until}: {found.reason}"
 
 
 def _proposals(context: ScalingContext, rules: ScalingRules) -> list[int]:

@@ -8,97 +8,134 @@ a new one could be there, so the hold looks at [now, now + lead + one decision].
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 
-from policies.capacity import backlog_qps, replicas_for
+from forecaster.forecast import Forecast, WindowForecast
+from policies.capacity import desired, needed, rate_per_replica, replicas_at
 from policies.context import ScalingContext
 from policies.decision import Reason, Step
 from policies.proposal import held, raised_to
 
-DEFAULT_QUANTILE = 0.99
-"""Level of the forecast that capacity is ordered for (`quantile`)."""
-DEFAULT_HEADROOM = 1.15
-"""Factor on observed demand while no forecast is trusted (`reactiveHeadroom`)."""
+DEFAULT_MARGIN = 4.0
+"""Scales of forecast error that capacity is ordered for (`margin`)."""
+UNTRUSTED_STEP = 0.05
+"""While no forecast is trusted, observed demand is raised by this log for a unit of margin."""
+MAX_UNTRUSTED_MARGIN = 8.0
 DEFAULT_LOOK_BACK_SECONDS = 300.0
 """While no forecast is trusted, the fleet holds what this window asked for (`lookBackSeconds`)."""
 
 
 def propose(context: ScalingContext) -> tuple[Step, ...]:
-    """Parameters: `quantile`, `reactiveHeadroom`, `lookBackSeconds`."""
-    forecast = context.forecast
-    windows = _forecast_windows(context) if forecast and forecast.trusted else None
-    steps: tuple[Step, ...] = ()
+    """Parameters: `margin`, `lookBackSeconds`. The knob is `margin`; users set a target bad ratio
+    instead, from which the margin is calibrated."""
+    windows = _windows(context.forecast)
     if windows is not None:
-        steps = raised_to(steps, _order(context, windows[0]))
-    steps = _raised_to_observed(context, steps, trusted=windows is not None)
-    if not steps:
-        return (held(context, "predictive", "no trusted demand and no trusted forecast"),)
-    if windows is not None:
-        return raised_to(steps, _hold(context, windows[1]))
-    return raised_to(steps, _look_back(context))
+        return _foreseen(context, *windows)
+    return _unforeseen(context)
 
 
-def _forecast_windows(context: ScalingContext) -> tuple[float, float] | None:
-    """Upper quantile of the peak rate over the order window and over the hold window."""
-    forecast = context.forecast
-    assert forecast is not None
-    ready_at = context.now + timedelta(seconds=context.lead_time.p95_seconds)
-    until = ready_at + timedelta(seconds=context.interval_seconds)
-    level = context.settings.parameter("quantile", DEFAULT_QUANTILE)
-    order = forecast.peak(level, ready_at, until)
-    hold = forecast.peak(level, context.now, until)
-    return (order, hold) if order is not None and hold is not None else None
-
-
-def _order(context: ScalingContext, peak_qps: float) -> Step:
-    level = context.settings.parameter("quantile", DEFAULT_QUANTILE)
-    return Step(
-        "order",
-        replicas_for(peak_qps, context.capacity),
-        Reason.FORECAST_PEAK,
-        f"forecast (quantile {level:g}) peaks at {peak_qps:,.0f} requests/s in the decision after "
-        f"the {context.lead_time.p95_seconds:g} s lead time",
-    )
-
-
-def _hold(context: ScalingContext, peak_qps: float) -> Step:
-    needed = replicas_for(peak_qps, context.capacity)
-    return Step(
-        "hold",
-        min(context.replicas.spec, needed),
-        Reason.FORECAST_HOLD,
-        f"forecast needs {needed} replicas for {peak_qps:,.0f} requests/s before a replica "
-        f"deleted now could be back",
-    )
-
-
-def _raised_to_observed(
-    context: ScalingContext, steps: tuple[Step, ...], trusted: bool
-) -> tuple[Step, ...]:
-    demand = context.demand_qps
-    if demand is None:
-        return steps
-    headroom = 1.0 if trusted else context.settings.parameter("reactiveHeadroom", DEFAULT_HEADROOM)
-    backlog = backlog_qps(context.observation.requests_waiting or 0.0, context.capacity)
-    load = demand * headroom + backlog
-    margin = "" if headroom == 1.0 else f" with {headroom:g} times headroom (forecast not trusted)"
-    backlog_text = f" plus {backlog:,.0f} requests/s of backlog" if backlog else ""
-    observed = Step(
-        "reactive",
-        replicas_for(load, context.capacity),
-        Reason.BACKLOG if backlog > demand * 0.05 else Reason.OBSERVED_DEMAND,
-        f"observed demand {demand:,.0f} requests/s{margin}{backlog_text}",
-    )
-    return raised_to(steps, observed)
-
-
-def _look_back(context: ScalingContext) -> Step:
+def look_back(context: ScalingContext, replicas: int) -> Step | None:
+    """A guardrail: while no forecast is trusted, the fleet keeps the most that was asked for within
+    the look-back. What it keeps was not asked for, so that it does not keep itself."""
+    if _windows(context.forecast) is not None:
+        return None
     seconds = context.settings.parameter("lookBackSeconds", DEFAULT_LOOK_BACK_SECONDS)
     oldest = context.now - timedelta(seconds=seconds)
     asked = [past.recommended for past in context.recent if past.at > oldest]
-    return Step(
-        "look_back",
-        min(context.replicas.spec, max(asked, default=0)),
-        Reason.SCALE_DOWN_STABILIZED,
-        f"forecast not trusted: hold the most that the last {seconds:g} s asked for",
+    kept = min(context.replicas.spec, max(asked, default=0))
+    if kept <= replicas:
+        return None
+    text = f"no forecast is trusted: hold the most that the last {seconds:g} s asked for"
+    return Step("look_back", kept, Reason.SCALE_DOWN_STABILIZED, text)
+
+
+def margin_of(context: ScalingContext) -> float:
+    """The user's own, else the one calibrated for the target bad ratio, else a usual one."""
+    calibrated = context.forecast.calibration if context.forecast else None
+    usual = DEFAULT_MARGIN if calibrated is None else calibrated.margin
+    return context.settings.parameter("margin", usual)
+
+
+def _windows(forecast: Forecast | None) -> tuple[WindowForecast, WindowForecast] | None:
+    if forecast is None or not forecast.trusted:
+        return None
+    order, hold = forecast.window("order"), forecast.window("hold")
+    return None if order is None or hold is None else (order, hold)
+
+
+def _foreseen(
+    context: ScalingContext, order: WindowForecast, hold: WindowForecast
+) -> tuple[Step, ...]:
+    margin = margin_of(context)
+    rate = _rate(context, margin)
+    steps = raised_to((), _order(order, margin, rate))
+    observed = _observed(context)
+    if observed is not None:
+        steps = raised_to(steps, observed)
+    held_back = max(hold.upper(margin), order.model_upper(margin))
+    kept = replicas_at(held_back, rate)
+    why = f" ({hold.floor_reason})" if hold.floor_upper(margin) >= held_back else ""
+    step = Step(
+        "hold",
+        desired(steps[-1].replicas, kept, context.replicas.spec),
+        Reason.FORECAST_HOLD,
+        f"forecast needs {kept} replicas for {held_back:,.0f} requests/s{why} before a replica "
+        f"deleted now could be back",
     )
+    return raised_to(steps, step)
+
+
+def _order(order: WindowForecast, margin: float, rate: float) -> Step:
+    model, floor = order.model_upper(margin), order.floor_upper(margin)
+    if floor > model:
+        text = f"{order.floor_reason} asks for {floor:,.0f} requests/s"
+        return Step("order", replicas_at(floor, rate), Reason.RECURRENT_EDGE, text)
+    text = (
+        f"forecast peaks at {order.median_qps:,.0f} requests/s once a replica ordered now serves; "
+        f"with a margin of {margin:g} x {order.scale:.2%} that is {model:,.0f}"
+    )
+    return Step("order", replicas_at(model, rate), Reason.FORECAST_PEAK, text)
+
+
+def _observed(context: ScalingContext) -> Step | None:
+    """What is there already, whatever is forecast and whatever the margin: desired is never below
+    it, so that a fleet is never left beyond saturation."""
+    demand = context.demand_qps
+    if demand is None:
+        return None
+    waiting = context.observation.requests_waiting or 0.0
+    capacity = context.capacity
+    load = needed(demand, waiting, capacity.saturation_ratio, capacity.backlog_seconds)
+    backlog = waiting / capacity.backlog_seconds
+    text = f" plus {backlog:,.0f} requests/s of backlog" if backlog else ""
+    return Step(
+        "reactive",
+        replicas_at(load, capacity.qps_per_replica),
+        Reason.BACKLOG if backlog > demand * 0.05 else Reason.OBSERVED_DEMAND,
+        f"observed demand {demand:,.0f} requests/s{text}",
+    )
+
+
+def _unforeseen(context: ScalingContext) -> tuple[Step, ...]:
+    """Observed demand with a margin."""
+    demand = context.demand_qps
+    if demand is None:
+        return (held(context, "predictive", "no trusted demand and no trusted forecast"),)
+    margin = min(max(margin_of(context), 0.0), MAX_UNTRUSTED_MARGIN)
+    waiting = context.observation.requests_waiting or 0.0
+    load = demand * math.exp(UNTRUSTED_STEP * margin) + waiting / context.capacity.backlog_seconds
+    observed = Step(
+        "reactive",
+        replicas_at(load, context.capacity.qps_per_replica),
+        Reason.OBSERVED_DEMAND,
+        f"no forecast is trusted: observed demand {demand:,.0f} requests/s, with headroom and "
+        f"backlog {load:,.0f}",
+    )
+    return (observed,)
+
+
+def _rate(context: ScalingContext, margin: float) -> float:
+    capacity = context.capacity
+    within = capacity.qps_per_replica
+    return rate_per_replica(within, within * capacity.saturation_ratio, margin)

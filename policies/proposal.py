@@ -17,13 +17,21 @@ class Policy:
     """A policy is a pure proposal and the guardrails that it runs under, in their order.
 
     `propose` returns at least one step; the last one is the recommendation. Each guardrail sees
-    the number so far and returns a step where it changes it, else None. Where `forecasts` is
-    False the loop neither reads history nor fits a model.
+    the number so far and returns a step where it changes it, else None. `forecaster` names the
+    one that it reads; without one the loop neither reads history nor fits a model. `knobs` are
+    the parameters of which one turns its cost against its quality. `memory_seconds` is how far
+    back it looks at past decisions where no parameter says otherwise.
     """
 
     propose: Propose
     guardrails: tuple[Guardrail, ...]
-    forecasts: bool = False
+    forecaster: str = ""
+    knobs: tuple[str, ...] = ()
+    memory_seconds: float = 0.0
+
+    @property
+    def forecasts(self) -> bool:
+        return bool(self.forecaster)
 
 
 def raised_to(steps: tuple[Step, ...], candidate: Step) -> tuple[Step, ...]:

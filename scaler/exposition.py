@@ -9,16 +9,14 @@ reads a missing series as zero would otherwise drop the fleet when one tick fail
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from forecaster.errors import LOWEST_LEVEL
 from forecaster.forecast import FittedModel
 from policies.context import ScalingContext
-from policies.predictive import DEFAULT_QUANTILE
+from scaler.band import forecast_band
 from scaler.loop import TickResult
 from scaler.rounds import Failure
 
@@ -42,8 +40,8 @@ class Exposition:
         self._demand = gauge("demand_qps", "Trusted observed demand, requests a second.")
         self._forecast = gauge(
             "forecast_qps",
-            "Forecast demand one lead time ahead, requests a second.",
-            "quantile",
+            "Forecast demand one lead time ahead, requests a second; capacity is ordered for high.",
+            "bound",
             "horizon",
         )
         self._replicas = gauge("replicas", "Replicas of the target by state.", "state")
@@ -132,8 +130,10 @@ class Exposition:
 
     def _show_forecast(self, context: ScalingContext) -> None:
         forecast, workload = context.forecast, context.workload
-        for level, value in _at_lead(context):
-            _show(self._forecast, value, workload, f"{level:g}", "lead")
+        band = forecast_band(context)
+        _show(self._forecast, band.low_qps if band else None, workload, "low", "lead")
+        _show(self._forecast, band.median_qps if band else None, workload, "median", "lead")
+        _show(self._forecast, band.high_qps if band else None, workload, "high", "lead")
         _show(self._trusted, None if forecast is None else float(forecast.trusted), workload)
         _show(self._skill, None if forecast is None else forecast.skill, workload)
 
@@ -144,14 +144,6 @@ class Exposition:
             measured.remove_by_labels(gone)
         self._forecast.remove_by_labels(gone)
         self._replicas.remove_by_labels(gone)
-
-
-def _at_lead(context: ScalingContext) -> Iterable[tuple[float, float | None]]:
-    """The forecast for the moment that a replica ordered now would serve, by level."""
-    forecast, now = context.forecast, context.now
-    at = now + timedelta(seconds=context.lead_time.p95_seconds)
-    for level in (LOWEST_LEVEL, 0.5, context.settings.parameter("quantile", DEFAULT_QUANTILE)):
-        yield level, None if forecast is None else forecast.peak(level, at, at)
 
 
 def _show(gauge: Gauge, value: float | None, *labels: str) -> None:

@@ -7,21 +7,25 @@ fitted model) is a cache that a restart rebuilds from the metrics source and the
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import groupby, pairwise, takewhile
+from operator import attrgetter
 
 import numpy as np
 
-from forecaster.forecast import FittedModel, Forecast, Forecaster, ForecastError
-from forecaster.history import TrafficHistory
+from forecaster.forecast import FittedModel, Forecast, Forecaster, ForecastError, Window
+from forecaster.history import GrowingHistory, TrafficHistory
 from policies.context import (
     Capacity,
     LeadTime,
     Observation,
+    Override,
     PastDecision,
     PolicySettings,
     Problem,
@@ -49,7 +53,8 @@ MAX_UNRECORDED = 1000
 """Decisions kept in memory while the log cannot be written; the oldest are lost beyond it."""
 FIRST_TICK_STEPS = 60
 STALE_HISTORY_STEPS = 10
-"""A forecast may start this many steps before the tick at most; it reaches that much further."""
+"""No forecast is made once the newest known step lies further back than this. A gap at the end of
+the history is asked for again as long."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOTHING = np.empty(0)
@@ -68,10 +73,20 @@ class LoopSettings:
     step_seconds: int
 
     @property
-    def horizon_steps(self) -> int:
-        """Steps that a forecast must reach so that its hold and order windows are covered."""
-        ahead = self.lead_time.p95_seconds + self.interval_seconds
-        return int(-(-ahead // self.step_seconds)) + 1 + STALE_HISTORY_STEPS
+    def windows(self) -> tuple[Window, Window]:
+        """What a forecast must cover, from the end of the history on: order and hold.
+
+        A replica ordered now serves from the lead time on, and until the next decision nothing
+        else can be ordered. A replica deleted now is missing until a new one could be there.
+        """
+        lag, step = self.lead_time.metric_lag_seconds, self.step_seconds
+        order = int((lag + self.lead_time.p95_seconds) // step)
+        order_end = order + math.ceil(self.interval_seconds / step) + 2
+        hold = int(lag // step)
+        return (
+            Window("order", order, order_end),
+            Window("hold", hold, max(order_end - 1, hold + 1)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +116,15 @@ class ControlLoop:
         self._ports = ports
         self._forecaster = forecaster
         self._forecasts = POLICIES[settings.policy.policy].forecasts
-        self._history: TrafficHistory | None = None
+        self._look_back = timedelta(seconds=_look_back_seconds(settings.policy))
+        self._memory_span = max(self._look_back, timedelta(seconds=settings.policy.memory_seconds))
+        self._history = GrowingHistory(settings.history_steps)
+        self._whole_read = False
         self._fitted: FittedModel | None = None
         self._model_loaded = False
         self._last_forecast: tuple[FittedModel, TrafficHistory, Forecast] | None = None
         self._last_epoch = 0
+        self._last_override: Override | None = None
         self._lock = threading.Lock()
         self._unrecorded: deque[tuple[ScalingContext, Decision, Outcome]] = deque(
             maxlen=MAX_UNRECORDED
@@ -135,7 +154,7 @@ class ControlLoop:
         history, problems = self._read_history(now, whole=True)
         if problems and not len(history):
             raise MetricsError(problems[0].kind, problems[0].message)
-        fitted = self._forecaster.fit(history, now, self.settings.horizon_steps)
+        fitted = self._forecaster.fit(history, now, self.settings.windows)
         self._fitted, self._model_loaded = fitted, True
         self._ports.store.save_model(self.settings.workload, fitted)
         return fitted
@@ -159,7 +178,7 @@ class ControlLoop:
             replicas=replicas,
             observation=observation.value,
             forecast=forecast,
-            recent=_within(recent, now, _window_seconds(settings.policy)),
+            recent=_since(now - self._look_back, recent),
             changes=_changes(recent, replicas.spec, now),
             problems=(
                 *observation.problems,
@@ -169,6 +188,7 @@ class ControlLoop:
                 *log_problems,
             ),
             epoch=max(epoch, self._last_epoch, replicas.stored_epoch or 0) + 1,
+            override=self._override(now),
         )
 
     def _observation(self, now: datetime) -> Reading[Observation]:
@@ -181,43 +201,49 @@ class ControlLoop:
     def _read_history(
         self, now: datetime, whole: bool
     ) -> tuple[TrafficHistory, tuple[Problem, ...]]:
-        """The history up to now; of what is known already only the newest steps are read.
+        """The history, its end one metric lag before now; what is not known there is a gap.
 
-        A tick that has no model yet reads the newest steps alone, since weeks of history may take
-        longer than a decision may; the fit beside it reads the whole.
+        Of what is known already only the newest steps are read. A tick that has no model yet
+        reads the newest steps alone, since weeks of history may take longer than a decision may;
+        the fit beside it reads the whole.
         """
-        settings = self.settings
+        settings, step = self.settings, self.settings.step_seconds
         if not self._forecasts:
-            return TrafficHistory(settings.workload, _EPOCH, settings.step_seconds, _NOTHING), ()
-        end = _floor(
-            now - timedelta(seconds=settings.lead_time.metric_lag_seconds), settings.step_seconds
-        )
-        known = self._history
-        if known is not None and whole and len(known) < settings.history_steps:
-            known = None
-        if known is not None and known.end >= end:
-            return known, ()
-        steps = settings.history_steps if whole else min(settings.history_steps, FIRST_TICK_STEPS)
-        start = end - timedelta(seconds=steps * settings.step_seconds)
-        if known is not None:
-            start = max(start, known.end)
+            return TrafficHistory(settings.workload, _EPOCH, step, _NOTHING), ()
+        end = _floor(now - timedelta(seconds=settings.lead_time.metric_lag_seconds), step)
+        known = self._history.history if self._whole_read or not whole else None
+        start = self._unread_from(known, end, whole)
+        if known is not None and start >= end:
+            return known.until(end), ()
         try:
-            reading = self._ports.metrics.demand_history(start, end, settings.step_seconds)
+            reading = self._ports.metrics.demand_history(start, end, step)
         except MetricsError as error:
             problem = Problem(ProblemSource.HISTORY, error.kind, str(error))
-            nothing = TrafficHistory(settings.workload, end, settings.step_seconds, _NOTHING)
-            return nothing if known is None else known, (problem,)
-        newer = reading.value
-        joined = newer if known is None else known.extended(newer, settings.history_steps)
-        if not reading.problems:
-            self._keep(joined)
-        return joined, reading.problems
+            if known is None:
+                known = TrafficHistory(settings.workload, end, step, _NOTHING)
+            return known.until(end), (problem,)
+        if reading.problems:
+            newer = reading.value
+            joined = newer if known is None else known.extended(newer, settings.history_steps)
+        else:
+            joined = self._keep(reading.value, whole)
+        return joined.until(end), reading.problems
 
-    def _keep(self, history: TrafficHistory) -> None:
+    def _unread_from(self, known: TrafficHistory | None, end: datetime, whole: bool) -> datetime:
+        """Where reading goes on: steps that were missing a moment ago may have come since."""
+        settings = self.settings
+        steps = settings.history_steps if whole else min(settings.history_steps, FIRST_TICK_STEPS)
+        start = end - timedelta(seconds=steps * settings.step_seconds)
+        if known is None:
+            return start
+        oldest = known.end - STALE_HISTORY_STEPS * known.step
+        return max(start, oldest, known.last_known_end or known.start)
+
+    def _keep(self, newer: TrafficHistory, whole: bool) -> TrafficHistory:
         """A fit may have read the whole while a tick was still busy with the end of it."""
         with self._lock:
-            if self._history is None or len(history) >= len(self._history):
-                self._history = history
+            self._whole_read = self._whole_read or whole
+            return self._history.extend(newer)
 
     def _forecast(
         self, history: TrafficHistory, now: datetime
@@ -227,9 +253,10 @@ class ControlLoop:
         fitted = self._model()
         if fitted is None:
             return None, (_forecast_problem(ProblemKind.FORECAST_UNAVAILABLE, "no model yet"),)
-        age_steps = (now - history.end).total_seconds() / self.settings.step_seconds
-        if not len(history) or age_steps > STALE_HISTORY_STEPS:
-            message = f"the history ends {age_steps * self.settings.step_seconds:.0f} s ago"
+        known_end = history.last_known_end
+        age = math.inf if known_end is None else (now - known_end).total_seconds()
+        if age > STALE_HISTORY_STEPS * self.settings.step_seconds:
+            message = f"the history ends {age:.0f} s ago" if known_end else "there is no history"
             return None, (_forecast_problem(ProblemKind.FORECAST_UNAVAILABLE, message),)
         try:
             forecast = self._predict(fitted, history, now)
@@ -258,14 +285,14 @@ class ControlLoop:
                 return None  # asked again at the next tick; _memory reports the log
             fits = stored is not None and (
                 stored.step_seconds == self.settings.step_seconds
-                and stored.horizon_steps >= self.settings.horizon_steps
+                and stored.windows == self.settings.windows
             )
             self._fitted = stored if fits else None
             self._model_loaded = True
         return self._fitted
 
     def _memory(self, now: datetime) -> tuple[Sequence[PastDecision], int, tuple[Problem, ...]]:
-        since = now - timedelta(seconds=self.settings.policy.memory_seconds)
+        since = now - self._memory_span
         try:
             self._flush_unrecorded()
             recent = self._ports.store.recent(self.settings.workload, since)
@@ -274,6 +301,12 @@ class ControlLoop:
             problem = Problem(ProblemSource.LOG, ProblemKind.LOG_UNAVAILABLE, str(error))
             return (), 0, (problem,)
         return recent, epoch, ()
+
+    def _override(self, now: datetime) -> Override | None:
+        """What a person decided; without the log, what was last known of it."""
+        with suppress(StoreError):
+            self._last_override = self._ports.store.override(self.settings.workload, now)
+        return self._last_override
 
     def _record(self, context: ScalingContext, decision: Decision) -> int | None:
         try:
@@ -314,10 +347,12 @@ def _forecast_problem(kind: ProblemKind, message: str) -> Problem:
 def _implausible(observation: Observation, history: TrafficHistory) -> tuple[Problem, ...]:
     """Nothing from a source that was busy a moment ago is no demand, until the pods agree."""
     demand = observation.demand_qps
-    quarter_hour = history.last(max(1, 900 // history.step_seconds)).values
+    quarter_hour = history.values[-max(1, 900 // history.step_seconds) :]
+    if demand is None or demand >= PLAUSIBLE_ZERO_RATIO * np.fmax.reduce(quarter_hour, initial=0.0):
+        return ()  # The median is no higher than the maximum.
     known = quarter_hour[np.isfinite(quarter_hour)]
     usual = float(np.median(known)) if len(known) else 0.0
-    if demand is None or demand >= PLAUSIBLE_ZERO_RATIO * usual:
+    if demand >= PLAUSIBLE_ZERO_RATIO * usual:
         return ()
     if observation.concurrency is not None and observation.concurrency <= demand:
         return ()
@@ -325,27 +360,29 @@ def _implausible(observation: Observation, history: TrafficHistory) -> tuple[Pro
     return (Problem(ProblemSource.DEMAND, ProblemKind.IMPLAUSIBLE, message),)
 
 
-def _window_seconds(policy: PolicySettings) -> float:
+def _look_back_seconds(policy: PolicySettings) -> float:
     """How far back a policy looks at past decisions; changes reach further but are few."""
+    own = [value for name, value in policy.parameters if name.endswith("WindowSeconds")]
     return max(
         policy.scale_up.stabilization_window_seconds,
         policy.scale_down.stabilization_window_seconds,
         policy.parameter("lookBackSeconds", 0.0),
+        POLICIES[policy.policy].memory_seconds,
+        *own,
     )
 
 
-def _within(
-    recent: Sequence[PastDecision], now: datetime, seconds: float
-) -> tuple[PastDecision, ...]:
-    oldest = now - timedelta(seconds=seconds)
-    return tuple(past for past in recent if past.at > oldest)
+def _since(oldest: datetime, recent: Sequence[PastDecision]) -> tuple[PastDecision, ...]:
+    """The newest decisions, as far back as after `oldest`; most of them lie before it."""
+    return tuple(takewhile(lambda past: past.at > oldest, reversed(recent)))[::-1]
 
 
 def _changes(
     recent: Sequence[PastDecision], current: int, now: datetime
 ) -> tuple[ReplicaChange, ...]:
     """When the number asked for changed, whoever changed it."""
-    seen = [(past.at, past.current) for past in recent] + [(now, current)]
+    firsts = [next(run) for _, run in groupby(recent, key=attrgetter("current"))]
+    seen = [(past.at, past.current) for past in firsts] + [(now, current)]
     return tuple(
         ReplicaChange(at, before, after)
         for (_, before), (at, after) in pairwise(seen)

@@ -14,6 +14,7 @@ from forecaster.forecast import FittedModel
 from forecaster.history import TrafficHistory
 from policies.context import (
     Observation,
+    Override,
     PastDecision,
     Problem,
     ProblemKind,
@@ -90,6 +91,10 @@ class DecisionStore(Protocol):
         ...
 
     def last_epoch(self, workload: str) -> int: ...
+
+    def override(self, workload: str, now: datetime) -> Override | None:
+        """What a person decided instead of the policy, where it holds at that time."""
+        ...
 
     def record(self, context: ScalingContext, decision: Decision) -> int:
         """Store the intent before it is acted on; returns the decision's id."""

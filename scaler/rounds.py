@@ -6,6 +6,7 @@ jobs on the wall clock, the simulator on virtual time.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,6 +75,8 @@ class Rounds:
         self._workers = workers
         self._stopwatch = stopwatch
         self._stopping = False
+        # Bound once: a lazy logger is put together anew at every call.
+        self._log = _log.bind()
 
     def jobs(self, interval_seconds: float, refit_interval_seconds: float) -> Sequence[Job]:
         """The refit comes first, so that a first round on virtual time has a model. It looks
@@ -114,31 +117,35 @@ class Rounds:
         try:
             result = loop.tick(now)
         except TargetError as error:
-            _log.warning("target unreadable", workload=name, error=str(error))
+            self._log.warning("target unreadable", workload=name, error=str(error))
             return Failure(name, now, str(error))
         except Exception as error:  # noqa: BLE001
             # Whatever it is, it is this workload's: the others still get their decision.
-            _log.exception("tick failed", workload=name)
+            self._log.exception("tick failed", workload=name)
             return Failure(name, now, f"{type(error).__name__}: {error}")
-        _log.info(
+        if self._log.is_enabled_for(logging.INFO):
+            self._say(result)
+        return result
+
+    def _say(self, result: TickResult) -> None:
+        self._log.info(
             "decided",
-            workload=name,
+            workload=result.context.workload,
             current=result.decision.current,
             desired=result.decision.desired,
             reason=result.decision.reason.value,
             outcome=result.outcome.kind.value,
             problems=[problem.kind.value for problem in result.context.problems],
         )
-        return result
 
     def _refit(self, name: str, loop: ControlLoop, now: datetime) -> FittedModel | Failure:
         try:
             fitted = loop.refit(now)
         except (ForecastError, MetricsError, StoreError) as error:
-            _log.warning("refit failed", workload=name, error=str(error))
+            self._log.warning("refit failed", workload=name, error=str(error))
             return Failure(name, now, str(error))
         except Exception as error:  # noqa: BLE001
-            _log.exception("refit failed", workload=name)
+            self._log.exception("refit failed", workload=name)
             return Failure(name, now, f"{type(error).__name__}: {error}")
-        _log.info("fitted", workload=name, model=fitted.model, skill=fitted.skill)
+        self._log.info("fitted", workload=name, model=fitted.model, skill=fitted.skill)
         return fitted

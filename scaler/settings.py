@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Hashable
+from datetime import UTC, date, datetime
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
@@ -19,14 +21,18 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
 
+from forecaster.calendar import Calendar, Event, check_region
 from policies.context import (
     Capacity,
     LeadTime,
@@ -52,6 +58,20 @@ def _time_zone(name: str) -> str:
     return name
 
 
+def _text(value: object) -> object:
+    if isinstance(value, (bool, int, float)):
+        raise ValueError("must stand in quotes: YAML reads NO as false and 01 as a number")  # noqa: TRY004
+    return value
+
+
+def _moment(value: object) -> object:
+    # pydantic would take a number for seconds since 1970.
+    number = isinstance(value, str) and re.fullmatch(r"[-+.\d]+", value) and "-" not in value[1:]
+    if number or isinstance(value, (bool, int, float)):
+        raise ValueError("is not a time such as 2026-07-19 21:00 or 2026-07-19T19:00:00Z")
+    return value
+
+
 def _secret_free_url(url: str) -> str:
     if re.search(r"//[^/@]*:[^/@]+@", url):
         raise ValueError("a password must not stand in the file; use urlEnv or urlFile")
@@ -61,6 +81,13 @@ def _secret_free_url(url: str) -> str:
 LABEL = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 Name = Annotated[str, Field(pattern=LABEL)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
+Text = Annotated[str, BeforeValidator(_text)]
+# Time of the workload's clock, unless it says where it counts from.
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_moment),
+    WithJsonSchema({"type": "string", "examples": ["2026-07-19 21:00", "2026-07-19T19:00:00Z"]}),
+]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -145,15 +172,42 @@ class Database(Section):
         return self.url or "sqlite:///daybreak.db"
 
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
 class Server(Section):
     """Health, metrics and the live page. Loopback unless told otherwise.
 
-    `allowedHosts` are the names, such as a Service's, by which it may be asked.
+    `allowedHosts` are the names, such as a Service's, by which it may be asked. Pausing and
+    overriding from the page needs the token of `tokenFile` or `tokenEnv`, or a name in
+    `userHeader`, which a reverse proxy on this machine sets; without either the page only shows.
     """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 9464
     allowed_hosts: tuple[str, ...] = ()
+    token_file: Path | None = None
+    token_env: str | None = None
+    user_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] | None = None
+
+    @model_validator(mode="after")
+    def _who_may_override(self) -> Server:
+        if self.token_file is not None and self.token_env is not None:
+            raise ValueError("give at most one of tokenFile and tokenEnv")
+        if self.user_header is not None and self.host not in LOOPBACK:
+            raise ValueError(
+                "userHeader needs host to be loopback: anybody else could send the header"
+            )
+        return self
+
+    def token(self) -> str | None:
+        """The token that pausing and overriding need; None where none is set.
+
+        Raises SettingsError where its file or variable is missing.
+        """
+        if self.token_file is None and self.token_env is None:
+            return None
+        return read_secret(self.token_file, self.token_env)
 
 
 class Kubernetes(Section):
@@ -231,7 +285,7 @@ class Signals(Section):
 
 class History(Section):
     days: Annotated[float, Field(gt=0, le=400)] = 28.0
-    step_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
+    step_seconds: Annotated[int, Field(ge=1, le=3600)] = 15
     time_zone: TimeZone = "UTC"
     max_age_seconds: Positive = 180.0
 
@@ -240,15 +294,91 @@ class History(Section):
         return round(self.days * 86_400 / self.step_seconds)
 
 
+class EventSettings(Section):
+    """A one-off: by how much it multiplies demand, or that its history teaches nothing.
+
+    A time without an offset is one of history.timeZone.
+    """
+
+    name: Annotated[Text, Field(min_length=1)]
+    start: Moment
+    end: Moment
+    factor: Positive | None = None
+    ignore_history: bool = False
+
+    @model_validator(mode="after")
+    def _one_purpose(self) -> EventSettings:
+        if (self.factor is None) != self.ignore_history:
+            raise ValueError("give exactly one of factor and ignoreHistory: true")
+        return self
+
+    def event(self, zone: ZoneInfo) -> Event:
+        """Raises ValueError where it ends before it starts, or the clock skips one of its times."""
+        start, end = _on_the_clock(self.start, zone), _on_the_clock(self.end, zone)
+        return Event(self.name, start, end, self.factor, self.ignore_history)
+
+
+def _on_the_clock(at: datetime, zone: ZoneInfo) -> datetime:
+    """The moment in UTC; of an hour that comes twice, the first."""
+    if at.tzinfo is not None:
+        return at.astimezone(UTC)
+    moment = at.replace(tzinfo=zone).astimezone(UTC)
+    if moment.astimezone(zone).replace(tzinfo=None) != at:
+        raise ValueError(f"the clocks of {zone.key} skip {at:%Y-%m-%d %H:%M}")
+    return moment
+
+
+class CalendarSettings(Section):
+    """Days off and one-off events of the people who cause the traffic.
+
+    `country` is an ISO 3166 code; its weekends and public holidays are days off, with those of
+    the `subdivision` and `extraDaysOff`.
+    """
+
+    country: Text | None = None
+    subdivision: Text | None = None
+    extra_days_off: tuple[Annotated[date, BeforeValidator(_moment)], ...] = ()
+    events: tuple[EventSettings, ...] = ()
+
+    @field_validator("country")
+    @classmethod
+    def _known_country(cls, country: str | None) -> str | None:
+        if country is not None:
+            check_region(country)
+        return country
+
+    @field_validator("subdivision")
+    @classmethod
+    def _known_subdivision(cls, subdivision: str | None, info: ValidationInfo) -> str | None:
+        if subdivision is not None and "country" in info.data:
+            if info.data["country"] is None:
+                raise ValueError("needs country")
+            check_region(info.data["country"], subdivision)
+        return subdivision
+
+
 class Slo(Section):
     p99_seconds: Positive = 1.0
 
 
 class CapacitySettings(Section):
-    """Requests a second that one replica serves with its P99 inside slo.p99Seconds."""
+    """Requests a second that one replica serves with its P99 inside slo.p99Seconds, and where it
+    saturates, if that is known."""
 
     qps_per_replica: Positive
+    saturation_qps: Positive | None = None
     backlog_seconds: Positive = 30.0
+
+    @model_validator(mode="after")
+    def _saturates_later(self) -> CapacitySettings:
+        if self.saturation_qps is not None and self.saturation_qps < self.qps_per_replica:
+            raise ValueError("saturationQps must not lie below qpsPerReplica")
+        return self
+
+    @property
+    def capacity(self) -> Capacity:
+        ratio = (self.saturation_qps or self.qps_per_replica) / self.qps_per_replica
+        return Capacity(self.qps_per_replica, self.backlog_seconds, saturation_ratio=ratio)
 
 
 class LeadTimeSettings(Section):
@@ -316,7 +446,11 @@ class Behavior(Section):
 
 
 class Policy(Section):
+    """`targetBadRatio` is the knob: the share of requests that may fail or be late. From it the
+    margin is calibrated for each workload once a day; the parameter `margin` overrides it."""
+
     name: str = "predictive"
+    target_bad_ratio: Annotated[float, Field(gt=0, le=0.5)] = 1e-4
     parameters: dict[str, float] = Field(default_factory=dict)
 
     @field_validator("name")
@@ -333,6 +467,7 @@ class Workload(Section):
     demand: Demand
     signals: Signals = Signals()
     history: History = History()
+    calendar: CalendarSettings = CalendarSettings()
     slo: Slo = Slo()
     capacity: CapacitySettings
     lead_time: LeadTimeSettings = LeadTimeSettings()
@@ -350,6 +485,25 @@ class Workload(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _events(self) -> Workload:
+        events = sorted(self.traffic_calendar().events, key=lambda event: event.starts_at)
+        for one, other in pairwise(events):
+            if other.starts_at < one.ends_at:
+                raise ValueError(f"calendar.events: {one.name!r} and {other.name!r} overlap")
+        return self
+
+    def traffic_calendar(self) -> Calendar:
+        """The clock, the days off and the events of the people who cause the traffic."""
+        zone = ZoneInfo(self.history.time_zone)
+        return Calendar(
+            time_zone=self.history.time_zone,
+            country=self.calendar.country,
+            subdivision=self.calendar.subdivision,
+            extra_days_off=tuple(sorted(self.calendar.extra_days_off)),
+            events=tuple(event.event(zone) for event in self.calendar.events),
+        )
+
     def policy_settings(self) -> PolicySettings:
         return PolicySettings(
             policy=self.policy.name,
@@ -365,7 +519,7 @@ class Workload(Section):
         return LoopSettings(
             workload=self.name,
             policy=self.policy_settings(),
-            capacity=Capacity(self.capacity.qps_per_replica, self.capacity.backlog_seconds),
+            capacity=self.capacity.capacity,
             lead_time=LeadTime(lead.p50_seconds, lead.p95_seconds, lead.metric_lag_seconds),
             interval_seconds=interval_seconds,
             history_steps=self.history.steps,
@@ -377,7 +531,7 @@ class Settings(Section):
     """The whole file."""
 
     interval_seconds: Annotated[float, Field(ge=1, le=300)] = 15.0
-    refit_interval_seconds: Annotated[float, Field(ge=60, le=86_400)] = 3600.0
+    refit_interval_seconds: Annotated[float, Field(ge=60, le=604_800)] = 86_400.0
     workers: Annotated[int, Field(ge=1, le=64)] = 4
     prometheus: Prometheus
     database: Database = Database()
@@ -415,6 +569,15 @@ def read_secret(file: Path | None, env: str | None) -> str:
 
 def load_settings(path: Path) -> Settings:
     """Read and check a settings file; raises SettingsError with every problem it has."""
+    document = read_mapping(path, "prometheus and workloads")
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        raise SettingsError(explained(path, error)) from error
+
+
+def read_mapping(path: Path, expected: str) -> dict[str, Any]:
+    """The mapping of a YAML file, of which JSON is a part; raises SettingsError."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -426,11 +589,8 @@ def load_settings(path: Path) -> Settings:
     except yaml.YAMLError as error:
         raise SettingsError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(document, dict):
-        raise SettingsError(f"{path}: expected a mapping with prometheus and workloads")
-    try:
-        return Settings.model_validate(document)
-    except ValidationError as error:
-        raise SettingsError(_explain(path, error)) from error
+        raise SettingsError(f"{path}: expected a mapping with {expected}")
+    return document
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -447,7 +607,16 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _explain(path: Path, error: ValidationError) -> str:
+def _as_text(loader: _UniqueKeyLoader, node: yaml.ScalarNode) -> str:
+    return loader.construct_scalar(node)
+
+
+# A time stays text until its key is known: PyYAML would end without path on 30 February.
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:timestamp", _as_text)
+
+
+def explained(path: Path, error: ValidationError) -> str:
+    """Every problem of a file on a line of its own, with its path within the file."""
     problems = error.errors(include_url=False)
     lines = [f"{path}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"]
     for problem in problems:

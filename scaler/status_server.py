@@ -1,9 +1,9 @@
 """The status server: health, metrics, and a live page on the decision log.
 
-Knows routes and what a browser may do with them: read. It reads the log and the registry and
-changes nothing; there is no route that writes. Knows no loop and no cluster. The page asks for
-nothing but this server's own files, and only a host name that we answer to gets an answer, so that
-a foreign page cannot read ours through a rebound name.
+Knows routes and what a browser may do with them: read, and where the settings say who may, add an
+override to the log. Knows no loop and no cluster. The page asks for nothing but this server's own
+files, and only a host name that we answer to gets an answer, so that a foreign page cannot read
+ours through a rebound name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -22,19 +22,47 @@ from urllib.parse import quote
 
 import uvicorn
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.exposition import choose_encoder
 from sqlalchemy import Engine
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+)
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from policies.context import ScalingContext
+from policies.context import OverrideKind, ScalingContext
+from scaler.control import (
+    Control,
+    RefusedError,
+    check_origin,
+    fields_of,
+    log_refusal,
+    override_request,
+    read_body,
+)
 from scaler.ports import StoreError
+from storage.database import reading
+from storage.overrides import (
+    LONGEST,
+    LONGEST_OWNER,
+    LONGEST_REASON,
+    MOST_REPLICAS,
+    RELEASE,
+    OverrideRow,
+    newest_override,
+    overrides,
+    record_override,
+)
 from storage.reports import charts, summary, timeline, words
 from storage.reports.report import stylesheet
 from storage.reports.timeline import LoggedDecision, Timeline
@@ -45,11 +73,18 @@ WINDOWS = {"1h": 1, "6h": 6, "24h": 24}
 CACHED_CHARTS = 64
 ASSETS = {"live.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
 STOP_SECONDS = 2.0
+LISTED_OVERRIDES = timedelta(days=7)
+KINDS = {
+    OverrideKind.PAUSE: "Pause: change nothing",
+    OverrideKind.REPLICAS: "Ask for this number",
+    OverrideKind.MINIMUM: "Ask for at least this number",
+    RELEASE: "Release what holds now",
+}
 
 CHART_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 SECURITY_HEADERS = (
     ("x-content-type-options", "nosniff"),
@@ -74,6 +109,7 @@ _pages.filters.update(
     reason_words=words.reason_words,
     outcome_words=words.outcome_words,
     problem_words=words.problem_words,
+    override_words=words.override_words,
 )
 
 
@@ -82,13 +118,19 @@ def build_app(
     registry: CollectorRegistry,
     readiness: Callable[[], list[str]],
     allowed_hosts: Iterable[str] = (),
+    control: Control | None = None,
+    now: Callable[[], datetime] | None = None,
 ) -> Starlette:
     """The application; `readiness` says why the daemon is not ready, or nothing where it is.
 
     Addresses and loopback names may always be asked for; `allowed_hosts` names what else may,
-    such as the name of a Service.
+    such as the name of a Service. Without `control` it only shows; with it, `now` must tell the
+    time that overrides begin at. Raises ValueError where it does not.
     """
-    site = _Site(engine, registry, readiness)
+    if control is not None and now is None:
+        raise ValueError("overrides need a clock")
+    hosts = frozenset(map(str.lower, allowed_hosts))
+    site = _Site(engine, registry, readiness, _Desk(control, now, hosts))
     return Starlette(
         routes=[
             Route("/", site.overview),
@@ -98,11 +140,17 @@ def build_app(
             Route("/assets/{name}", site.asset),
             Route("/api/workloads", site.api_workloads),
             Route("/api/workloads/{name:path}/decisions", site.api_decisions),
+            Route("/api/workloads/{name:path}/override", site.override, methods=["POST"]),
+            Route("/workloads/{name:path}/override", site.override, methods=["POST"]),
             Route("/workloads/{name:path}/{chart}.svg", site.chart),
             Route("/workloads/{name:path}", site.workload),
         ],
-        middleware=[Middleware(_Guard, allowed_hosts=frozenset(map(str.lower, allowed_hosts)))],
-        exception_handlers={HTTPException: _http_error, StoreError: _store_error},
+        middleware=[Middleware(_Guard, allowed_hosts=hosts)],
+        exception_handlers={
+            HTTPException: _http_error,
+            RefusedError: _refused,
+            StoreError: _store_error,
+        },
     )
 
 
@@ -163,21 +211,42 @@ class _Glance:
     mode: str
     last: LoggedDecision
     context: ScalingContext
+    override: OverrideRow | None
 
     @property
     def data_age_seconds(self) -> float:
         return (self.context.now - self.context.observation.at).total_seconds()
 
 
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """Where overrides are taken: who may, what time it is, and which names are ours."""
+
+    control: Control | None
+    now: Callable[[], datetime] | None
+    hosts: frozenset[str]
+
+
 class _Site:
     """The handlers; each is run in a thread of its own, since the log is read synchronously."""
 
     def __init__(
-        self, engine: Engine, registry: CollectorRegistry, readiness: Callable[[], list[str]]
+        self,
+        engine: Engine,
+        registry: CollectorRegistry,
+        readiness: Callable[[], list[str]],
+        desk: _Desk,
     ) -> None:
         self._engine = engine
         self._registry = registry
         self._readiness = readiness
+        self._desk = desk
+        self._asked: Counter | None = None
+        if desk.control is not None:
+            text = "Requests to override, by whether they were taken."
+            self._asked = Counter(
+                "daybreak_override_requests", text, ["outcome"], registry=registry
+            )
         # A decision never changes, so its charts are drawn once, however many look at them.
         self._drawn = lru_cache(maxsize=CACHED_CHARTS)(self._draw)
 
@@ -215,6 +284,8 @@ class _Site:
             windows=list(WINDOWS),
             layouts=charts.LAYOUTS.values(),
             decisions=timeline.last_decisions(self._engine, name, LISTED_DECISIONS),
+            overrides=self._overrides(glance)[::-1],
+            form=self._form(request, glance),
             has_latency=glance.context.observation.latency_p99_seconds is not None,
         )
 
@@ -244,12 +315,73 @@ class _Site:
             {"workload": name, "decisions": [_decision_json(decision) for decision in decisions]}
         )
 
+    async def override(self, request: Request) -> Response:
+        """Add an override; whoever may not, and why, is written to the log."""
+        name = request.path_params["name"]
+        try:
+            body = await read_body(request.stream())
+            row = await run_in_threadpool(self._override, request, name, body)
+        except RefusedError as error:
+            client = request.client.host if request.client else "?"
+            log_refusal(name, str(error), client)
+            self._count("refused")
+            raise
+        self._count("taken")
+        if request.url.path.startswith("/api/"):
+            return JSONResponse(_override_json(row), status_code=201)
+        return RedirectResponse(f"/workloads/{quote(name, safe='')}", status_code=303)
+
+    def _override(self, request: Request, name: str, body: bytes) -> OverrideRow:
+        control, now = self._desk.control, self._desk.now
+        if control is None or now is None:
+            raise RefusedError(403, "this page only shows: its settings name nobody who may")
+        check_origin(request.headers, self._desk.hosts)
+        fields = fields_of(body, request.headers.get("content-type", ""))
+        source = control.source(request.headers, fields.pop("token", None))
+        user = control.user(request.headers)
+        if user is not None:
+            fields["owner"] = user
+        if name not in timeline.workload_names(self._engine):
+            raise RefusedError(404, "no such workload")
+        return record_override(self._engine, name, now(), override_request(fields, source))
+
+    def _count(self, outcome: str) -> None:
+        if self._asked is not None:
+            self._asked.labels(outcome).inc()
+
+    def _overrides(self, glance: _Glance) -> Sequence[OverrideRow]:
+        """Those of the last days, and what still holds."""
+        until = max(self._now(glance.context), glance.context.now) + timedelta(seconds=1)
+        return overrides(self._engine, glance.name, until - LISTED_OVERRIDES, until)
+
+    def _form(self, request: Request, glance: _Glance) -> dict[str, Any] | None:
+        """What the form needs to know; None where the page only shows."""
+        control = self._desk.control
+        if control is None:
+            return None
+        return {
+            "kinds": KINDS,
+            "user": control.user(request.headers),
+            "asks_token": control.token is not None and control.user(request.headers) is None,
+            "replicas": glance.last.current,
+            "most_replicas": MOST_REPLICAS,
+            "most_minutes": LONGEST // timedelta(minutes=1),
+            "longest_owner": LONGEST_OWNER,
+            "longest_reason": LONGEST_REASON,
+        }
+
+    def _now(self, context: ScalingContext) -> datetime:
+        """The time, or on a page without a clock that of the last decision."""
+        return context.now if self._desk.now is None else self._desk.now()
+
     def _glance(self, name: str) -> _Glance:
         last = timeline.last_decisions(self._engine, name, 1)
         context = timeline.last_context(self._engine, name)
         if not last or context is None:
             raise HTTPException(404, "no such workload")
-        return _Glance(name, self._mode(name), last[0], context)
+        with reading(self._engine) as connection:
+            found = newest_override(connection, name, self._now(context))
+        return _Glance(name, self._mode(name), last[0], context, found)
 
     def _mode(self, workload: str) -> str:
         """The mode that the daemon's own metric names; the log does not hold it."""
@@ -347,6 +479,11 @@ def _page(template: str, status_code: int = 200, **values: object) -> HTMLRespon
     return HTMLResponse(_pages.get_template(template).render(values), status_code=status_code)
 
 
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    return _error(request, error.status, str(error))
+
+
 def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return _error(request, error.status_code, error.detail, error.headers)
@@ -377,6 +514,7 @@ def _glance_json(glance: _Glance) -> dict[str, Any]:
         "workload": glance.name,
         "mode": glance.mode or None,
         "data_age_seconds": age if math.isfinite(age) else None,
+        "override": None if glance.override is None else _override_json(glance.override),
         "last": _decision_json(glance.last),
     }
 
@@ -391,3 +529,8 @@ def _decision_json(decision: LoggedDecision) -> dict[str, Any]:
             for source, kind, message in decision.problems
         ],
     }
+
+
+def _override_json(row: OverrideRow) -> dict[str, Any]:
+    times = {"at": row.at.isoformat(), "expires_at": row.expires_at and row.expires_at.isoformat()}
+    return asdict(row) | times

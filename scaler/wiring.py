@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 
-from forecaster.combine import default_forecaster
 from forecaster.forecast import FittedModel
 from scaler.clock import SystemClock
 from scaler.cluster.connection import connect, open_target
@@ -19,6 +18,7 @@ from scaler.ports import Clock, DecisionStore
 from scaler.rounds import Failure, Rounds
 from scaler.settings import Settings, Workload
 from scaler.telemetry.source import PrometheusLines, PrometheusSource
+from simulator.forecasters import forecaster_for
 from storage.database import open_engine, prepare
 
 PortsFor = Callable[[Workload], Ports]
@@ -90,7 +90,7 @@ def build_rounds(settings: Settings, ports_for: PortsFor, watch: Watch) -> Round
         workload.name: ControlLoop(
             workload.loop_settings(settings.interval_seconds),
             ports_for(workload),
-            default_forecaster(workload.history.time_zone),
+            forecaster_for(workload, settings.interval_seconds),
         )
         for workload in settings.workloads
     }

@@ -76,6 +76,7 @@ class SimulatedFleet:
         self._clock = 0
         self._epoch: int | None = None
         self._pods: list[Pod] = []
+        self._serving = 0
         self._draining = 0
         self._created = 0
         self._events: list[tuple[int, int, Callable[[], None]]] = []
@@ -123,12 +124,12 @@ class SimulatedFleet:
         window = self.settings.rate_window_seconds
         if scraped < window:
             return Reading(Observation(at=now, demand_qps=self._last_of_the_past()))
-        seen = self.engine.seen(scraped - window, scraped)
+        seen = self.engine.seen(scraped - 1, scraped)
         p99 = float(seen.p99[-1])
         return Reading(
             Observation(
                 at=self.starts_at + timedelta(seconds=scraped),
-                demand_qps=float(seen.arrivals.mean()),
+                demand_qps=float(self.engine.offered(scraped - window, scraped).sum()) / window,
                 requests_running=float(seen.running[-1]),
                 requests_waiting=float(seen.waiting[-1]),
                 latency_p99_seconds=p99 if math.isfinite(p99) else None,
@@ -140,26 +141,27 @@ class SimulatedFleet:
     ) -> Reading[TrafficHistory]:
         if end > self.now:
             raise MetricsError(ProblemKind.NO_DATA, f"nothing is known at {end.isoformat()} yet")
-        whole = max(0, self._scraped(self.now) // step_seconds)
-        first = max(0, int((start - self.starts_at).total_seconds()) // step_seconds)
-        seconds = self.engine.seen(first * step_seconds, whole * step_seconds).arrivals
+        first = max(0, -int((self.starts_at - start).total_seconds() // step_seconds))
+        known = min(int((end - self.starts_at).total_seconds()), self._scraped(self.now))
+        last = max(first, known // step_seconds)
+        seconds = self.engine.offered(first * step_seconds, last * step_seconds)
         served = TrafficHistory(
             self._past.series,
             self.starts_at + timedelta(seconds=first * step_seconds),
             step_seconds,
-            seconds.reshape(-1, step_seconds).mean(axis=1),
+            seconds.reshape(-1, step_seconds).sum(axis=1) / step_seconds,
         )
         if start >= self.starts_at or not len(self._past):
-            return Reading(served.between(start, end))
+            return Reading(served)
         past = on_step(self._past, step_seconds)
         return Reading(past.extended(served, len(past) + len(served)).between(start, end))
 
     def read(self, now: datetime) -> Replicas:  # noqa: ARG002  # the fleet has its own clock
-        starting = [pod for pod in self._pods if pod.engine_pod is None]
+        starting = [self._expected(pod) for pod in self._pods if pod.engine_pod is None]
         return Replicas(
             spec=len(self._pods),
-            ready=len(self._pods) - len(starting),
-            starting=tuple(self._expected(pod) for pod in starting),
+            ready=self._serving,
+            starting=tuple(starting),
             draining=self._draining,
             stored_epoch=self._epoch,
         )
@@ -185,8 +187,7 @@ class SimulatedFleet:
         return Outcome(OutcomeKind.APPLIED)
 
     def _serve_until(self, last: int) -> None:
-        ready = sum(1 for pod in self._pods if pod.engine_pod is not None)
-        self._ready[self._clock : last] = ready
+        self._ready[self._clock : last] = self._serving
         self._billed[self._clock : last] = len(self._pods) + self._draining
         self.engine.advance(last - self._clock)
         self._clock = last
@@ -213,6 +214,7 @@ class SimulatedFleet:
         life = self.settings.lifecycle
         speed = life.slow_factor if pod.rng.random() < life.slow_ratio else 1.0
         pod.engine_pod = self.engine.add(speed)
+        self._serving += 1
         if pod.created != self._clock and life.slow_start_seconds:
             self.engine.set_speed(pod.engine_pod, speed * life.slow_start_factor)
             settle = partial(self._settle, pod, speed)
@@ -231,6 +233,7 @@ class SimulatedFleet:
             return
         self.engine.remove(pod.engine_pod)
         pod.engine_pod = None
+        self._serving -= 1
         restart = sum(p.draw(pod.rng) for p in self.settings.lifecycle.cold_start.phases[1:])
         self._at(self._clock + max(1, math.ceil(restart)), partial(self._serve, pod))
 
@@ -243,6 +246,7 @@ class SimulatedFleet:
         self._pods.remove(pod)
         if pod.engine_pod is not None:
             self.engine.drain(pod.engine_pod)
+            self._serving -= 1
             self._draining += 1
             gone = partial(self._gone, pod.engine_pod)
             self._at(self._clock + self.settings.lifecycle.drain_seconds, gone)

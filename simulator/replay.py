@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from forecaster.combine import default_forecaster
 from forecaster.history import Floats, TrafficHistory
 from scaler.loop import ControlLoop, Ports
 from scaler.rounds import Rounds
 from scaler.settings import Workload
 from simulator.clock import VirtualClock, run_jobs
-from simulator.engines.engine import Engine
+from simulator.engines.engine import NO_RETRIES, Engine, Retries
 from simulator.engines.registry import ENGINES
 from simulator.fleet import FleetSettings, SimulatedFleet
+from simulator.forecasters import forecaster_for
 from simulator.pod import PodProfile
 from simulator.scorecard import Scorecard, score
 from storage.memory import MemoryDecisionStore
@@ -38,12 +38,20 @@ class Scenario:
     engine: str = "fluid"
     balancer: str = "p2c"
     slo_seconds: float = 1.0
+    retries: Retries = NO_RETRIES
 
     def new_fleet(self) -> SimulatedFleet:
         new_engine = ENGINES[self.engine]
 
         def make_engine(rates: Floats) -> Engine:
-            return new_engine(self.profile, rates, self.fleet.seed, self.balancer, self.slo_seconds)
+            return new_engine(
+                self.profile,
+                rates,
+                self.fleet.seed,
+                self.balancer,
+                self.slo_seconds,
+                self.retries,
+            )
 
         return SimulatedFleet(self.traffic, self.starts_at, self.fleet, make_engine)
 
@@ -52,7 +60,7 @@ def replay(
     scenario: Scenario,
     workload: Workload,
     interval_seconds: float,
-    refit_interval_seconds: float = 3600.0,
+    refit_interval_seconds: float = 86_400.0,
     on_progress: OnProgress = lambda _, __: None,
 ) -> Scorecard:
     """Run a workload's policy over a scenario and score it.
@@ -67,13 +75,13 @@ def replay(
         fleet.advance(at)
         if at - told >= PROGRESS_STEP or at == scenario.until:
             first, last = ((t - scenario.starts_at).total_seconds() for t in (told, at))
-            on_progress(at, float(fleet.engine.seen(int(first), int(last)).arrivals.sum()))
+            on_progress(at, float(fleet.engine.arrivals(int(first), int(last)).sum()))
             told = at
 
     loop = ControlLoop(
         workload.loop_settings(interval_seconds),
         Ports(fleet, fleet, MemoryDecisionStore()),
-        default_forecaster(workload.history.time_zone),
+        forecaster_for(workload, interval_seconds, scenario.profile, scenario.traffic),
     )
     rounds = Rounds({workload.name: loop})
     clock = VirtualClock(scenario.starts_at)
@@ -88,6 +96,33 @@ def reactive_parameters(
 ) -> dict[str, float]:
     """The reactive baseline's target: a share of the concurrency at which P99 meets the SLO."""
     return {"targetConcurrency": profile.concurrency_at(qps_per_replica) * utilization}
+
+
+BY_CONCURRENCY = (
+    "asymmetric_concurrency",
+    "knative_kpa",
+    "ray_serve",
+    "aibrix_apa_intended",
+    "aibrix_apa_as_shipped",
+    "aibrix_kpa",
+)
+"""Peers that go by the requests in flight on their pods."""
+
+
+def policy_defaults(
+    policy: str, profile: PodProfile, qps_per_replica: float, peak_replicas: int
+) -> dict[str, float]:
+    """What a policy needs to be told of a pod before it can run."""
+    if policy in ("static", "peak_static"):
+        return {"replicas": float(peak_replicas)}
+    if policy in BY_CONCURRENCY:
+        return reactive_parameters(profile, qps_per_replica)
+    if policy == "seasonal_naive":
+        return {"targetQps": qps_per_replica * REACTIVE_UTILIZATION}
+    tokens = {"inputTokens": profile.input_tokens, "outputTokens": profile.output_tokens}
+    if policy in ("wva_v1", "wva_v2", "dynamo") and profile.kv_tokens is not None:
+        return {"kvCacheTokens": float(profile.kv_tokens), **tokens}
+    return {}
 
 
 def static_peak(scenario: Scenario, qps_per_replica: float) -> int:

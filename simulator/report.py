@@ -1,18 +1,22 @@
-"""The what-if as one HTML file with pictures: no network, no script."""
+"""What-ifs as HTML files with pictures: no network, no script."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-import altair as alt
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from forecaster.history import Floats
+from simulator import pictures
 from simulator.replay import Scenario
 from simulator.scorecard import Scorecard
 from simulator.seed import Row
+from simulator.sweep.results import Point
+from simulator.sweep.standings import LEVELS, TIE_RATIO, standings, undominated, verdict
 from simulator.whatif import Finished
 from storage.reports import charts
 from storage.reports.report import stylesheet
@@ -27,35 +31,113 @@ _pages = Environment(
 )
 
 
+def _ratio(value: float) -> str:
+    return "0" if value == 0 else f"{value:.1e}"
+
+
+def _knob_value(point: Point) -> str:
+    return f"{point.value:.4g}" if point.knob else ""
+
+
+_pages.filters.update(ratio=_ratio, knob_value=_knob_value)
+
+
 def render_comparison(scenario: Scenario, finished: list[Finished], slo_seconds: float) -> str:
     """The whole comparison as one HTML document."""
     cards = [run.card for run in finished]
-    paths = [
-        charts.LatencyPath(card.policy, _times(scenario, card), card.p99_by_minute)
-        for card in cards
-    ]
+    paths = [_path(scenario, card) for card in cards]
     bars = [charts.Bar(card.policy, card.pod_hours) for card in cards]
-    pictures = {
-        "latency": charts.latency(paths, slo_seconds),
-        "cost": charts.cost(bars, cards[0].clairvoyant_pod_hours),
-        "histogram": _histogram(cards),
+    optimum = cards[0].clairvoyant_pod_hours
+    drawn = {
+        "latency": _both(lambda layout: charts.latency(paths, slo_seconds, layout)),
+        "cost": _both(lambda layout: charts.cost(bars, optimum, layout)),
+        "histogram": _both(lambda layout: pictures.latencies(cards, layout)),
     }
-    return _pages.get_template("comparison.html.j2").render(
-        scenario=scenario,
+    fleets = [
+        (card, _fleet(scenario, card, slo_seconds if len(cards) > 1 else None, f"fleet{place}"))
+        for place, card in enumerate(cards)
+    ]
+    return _page(
+        "comparison.html.j2",
+        scenario,
+        title="What-if",
         finished=finished,
-        slo_seconds=slo_seconds,
-        style=Markup(stylesheet()),  # noqa: S704  # our own file
-        pictures={name: Markup(svg) for name, svg in pictures.items()},  # noqa: S704  # our charts
-        fleets=[(card, _fleet(scenario, card)) for card in cards],
+        pictures=drawn,
+        fleets=fleets,
         worst=[scenario.starts_at + timedelta(minutes=card.worst_minute) for card in cards],
     )
 
 
-def _fleet(scenario: Scenario, card: Scorecard) -> list[Markup]:
-    """One policy's days: what was needed and had, and the starts and deletions behind it."""
+def render_frontier(
+    scenario: Scenario, points: Sequence[Point], optimum_hours: float, static_hours: float
+) -> str:
+    """Every policy over its knob, and who is cheapest at which bad ratio, as one HTML document."""
+    static_excess = static_hours / optimum_hours - 1
+    return _page(
+        "frontier.html.j2",
+        scenario,
+        title="Frontier",
+        verdicts=[verdict(points, level) for level in LEVELS],
+        picture=_both(lambda layout: pictures.frontier(points, static_excess, layout)),
+        optimum_hours=optimum_hours,
+        static_hours=static_hours,
+        tie_ratio=TIE_RATIO,
+        levels=[(name, standings(points, level)) for name, level in LEVELS.items()],
+        points=points,
+        best=undominated(points),
+    )
+
+
+def render_rows(title: str, rows: list[Row]) -> str:
+    """A table of reproduced claims as one HTML document."""
+    return _pages.get_template("rows.html.j2").render(title=title, rows=rows, style=_style())
+
+
+def _page(template: str, scenario: Scenario, **shown: object) -> str:
+    cold_start = scenario.fleet.lifecycle.cold_start
+    return _pages.get_template(template).render(
+        scenario=scenario,
+        cold_start_seconds=cold_start.quantile(0.5),
+        style=_style(),
+        **shown,
+    )
+
+
+def _style() -> Markup:
+    return Markup(stylesheet())  # noqa: S704  # our own file
+
+
+def _both(draw: Callable[[charts.Layout], str], anchor: str = "") -> Markup:
+    """A chart in a wide and a narrow form, of which the page shows the one that fits; `anchor`
+    keeps the ids of charts of the same kind apart."""
+    boxes = Markup()
+    for layout in charts.LAYOUTS.values():
+        svg = draw(layout)
+        own = re.sub(r'(id="|url\(#)', rf"\1{anchor}-", svg) if anchor else svg
+        boxes += Markup('<div class="{}">{}</div>').format(layout.name, Markup(own))  # noqa: S704
+    return boxes
+
+
+def _fleet(
+    scenario: Scenario, card: Scorecard, slo_seconds: float | None, anchor: str
+) -> dict[str, Markup]:
+    """One policy's days: what was needed and had, P99 where others are drawn too, and what pods
+    came and went."""
     line = _timeline(scenario, card)
-    drawn = (charts.replicas(line, card.qps_per_replica), _starts(scenario, card))
-    return [Markup(svg) for svg in drawn]  # noqa: S704  # drawn from numbers
+    found = {
+        "replicas": _both(
+            lambda layout: charts.replicas(line, card.qps_per_replica, layout), anchor
+        ),
+        "moves": _both(lambda layout: pictures.moves(scenario.starts_at, card, layout), anchor),
+    }
+    if slo_seconds is not None:
+        path = _path(scenario, card)
+        found["latency"] = _both(lambda layout: charts.latency([path], slo_seconds, layout), anchor)
+    return found
+
+
+def _path(scenario: Scenario, card: Scorecard) -> charts.LatencyPath:
+    return charts.LatencyPath(card.policy, _times(scenario, card), card.p99_by_minute)
 
 
 def _times(scenario: Scenario, card: Scorecard) -> Floats:
@@ -81,59 +163,4 @@ def _timeline(scenario: Scenario, card: Scorecard) -> Timeline:
         latency_p99_seconds=card.p99_by_minute,
         reason=("",) * card.minutes,
         problems=("",) * card.minutes,
-    )
-
-
-def _starts(scenario: Scenario, card: Scorecard) -> str:
-    """Pods started (up) and deleted (down), in at most two hundred bars."""
-    width = max(1, card.minutes // 200)
-    rows = []
-    for first in range(0, card.minutes - width + 1, width):
-        at = (scenario.starts_at + timedelta(minutes=first)).timestamp() * 1000
-        part = slice(first, first + width)
-        for what, pods, sign in (
-            ("started", card.started_by_minute, 1),
-            ("deleted", card.deleted_by_minute, -1),
-        ):
-            rows.append({"t": at, "pods": sign * float(pods[part].sum()), "what": what})
-    chart = (
-        alt.Chart(alt.NamedData("moves"))
-        .mark_bar(size=3)
-        .encode(
-            x=alt.X("t:T", title="time (UTC)", scale=alt.Scale(type="utc")),
-            y=alt.Y("pods:Q", title=f"pods in {width} min"),
-            color=alt.Color("what:N", title=None, legend=alt.Legend(orient="top")),
-        )
-    )
-    name = f"Pods started and deleted: {card.policy}"
-    return charts.picture(chart, {"moves": rows}, charts.WIDE, name)
-
-
-def _histogram(cards: list[Scorecard]) -> str:
-    """Share of requests by latency, on a logarithmic scale."""
-    rows = []
-    for card in cards:
-        centres = np.sqrt(card.latency_seconds[1:] * card.latency_seconds[:-1])
-        rows += [
-            {"seconds": float(at), "share": float(share), "policy": card.policy}
-            for at, share in zip(centres, -np.diff(card.slower_shares), strict=True)
-        ]
-    chart = (
-        alt.Chart(alt.NamedData("latencies"))
-        .mark_line(interpolate="step")
-        .encode(
-            x=alt.X("seconds:Q", title="latency, seconds", scale=alt.Scale(type="log")),
-            y=alt.Y("share:Q", title="share of requests", axis=alt.Axis(format=".0%")),
-            color=alt.Color("policy:N", title=None, legend=alt.Legend(orient="top")),
-        )
-    )
-    return charts.picture(chart, {"latencies": rows}, charts.WIDE, "Latency of all requests")
-
-
-def render_rows(title: str, rows: list[Row]) -> str:
-    """A table of reproduced claims as one HTML document."""
-    return _pages.get_template("rows.html.j2").render(
-        title=title,
-        rows=rows,
-        style=Markup(stylesheet()),  # noqa: S704  # our own file
     )

@@ -13,8 +13,16 @@ def results_document(
     scenario: Scenario, finished: list[Finished], settings: dict[str, Any]
 ) -> dict[str, Any]:
     """Trace, settings, bounds and one entry a policy; figures that are not known are null."""
+    card = finished[0].card
+    head = document_head(scenario, settings, card.qps_per_replica, card.clairvoyant_pod_hours)
+    return {**head, "policies": [policy_entry(run) for run in finished], "frontier": []}
+
+
+def document_head(
+    scenario: Scenario, settings: dict[str, Any], capacity: float, clairvoyant_hours: float
+) -> dict[str, Any]:
+    """What all policies share."""
     hours = (scenario.until - scenario.starts_at).total_seconds() / 3600
-    capacity = finished[0].card.qps_per_replica
     return {
         "trace": {
             "name": scenario.traffic.series,
@@ -24,14 +32,12 @@ def results_document(
             "step_seconds": scenario.traffic.step_seconds,
         },
         "settings": settings | {"qps_per_replica": capacity},
-        "clairvoyant": {"pod_hours": finished[0].card.clairvoyant_pod_hours},
+        "clairvoyant": {"pod_hours": clairvoyant_hours},
         "static_peak": {"pod_hours": static_peak(scenario, capacity) * hours},
-        "policies": [_policy(run) for run in finished],
-        "frontier": [],
     }
 
 
-def _policy(run: Finished) -> dict[str, Any]:
+def policy_entry(run: Finished) -> dict[str, Any]:
     card = run.card
     return {
         "policy": card.policy,

@@ -45,6 +45,7 @@ class Scorecard:
     scale_downs: int
     max_replicas: int
     p99_by_minute: Floats
+    bad_by_minute: Floats
     demand_by_minute: Floats
     ready_by_minute: Floats
     billed_by_minute: Floats
@@ -100,6 +101,7 @@ def score(
         scale_downs=fleet.scale_downs,
         max_replicas=int(fleet.billed_by_second[whole].max()),
         p99_by_minute=by_minute,
+        bad_by_minute=bad,
         demand_by_minute=requests / 60,
         ready_by_minute=_minutes(fleet.ready_by_second[whole]),
         billed_by_minute=_minutes(fleet.billed_by_second[whole]),
@@ -116,7 +118,14 @@ def _minutes(by_second: Floats) -> Floats:
 
 
 def _clairvoyant_hours(fleet: SimulatedFleet, seconds: int, qps_per_replica: float) -> float:
+    arrivals = fleet.engine.arrivals(0, seconds)
+    demand = arrivals.reshape(-1, CLAIRVOYANT_SLOT_SECONDS).mean(axis=1)
+    cold = fleet.settings.lifecycle.cold_start.quantile(0.5)
+    return clairvoyant_pod_hours(demand, cold, qps_per_replica)
+
+
+def clairvoyant_pod_hours(demand: Floats, cold_seconds: float, qps_per_replica: float) -> float:
+    """The optimum for demand in slots of CLAIRVOYANT_SLOT_SECONDS."""
     slot = CLAIRVOYANT_SLOT_SECONDS
-    demand = fleet.engine.seen(0, seconds).arrivals.reshape(-1, slot).mean(axis=1)
-    cold_slots = round(fleet.settings.lifecycle.cold_start.quantile(0.5) / slot)
+    cold_slots = round(cold_seconds / slot)
     return optimum_pod_slots(need(demand, qps_per_replica), cold_slots) * slot / 3600

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from multiprocessing import Manager, get_context, parent_process
@@ -20,6 +20,7 @@ from queue import Empty, Queue
 import structlog
 
 from scaler.settings import Workload
+from simulator.pace import pace_of
 from simulator.replay import Scenario, replay
 from simulator.scorecard import Scorecard
 
@@ -114,12 +115,26 @@ def _tell(put: Callable[[Moment], None], run: int, at: datetime, requests: float
     put(Moment(run, at, requests))
 
 
+def run_one(scenario: Scenario, run: Run) -> Finished:
+    return _run(scenario, run, lambda _, __: None)
+
+
 def _run(scenario: Scenario, run: Run, on_progress: Callable[[datetime, float], None]) -> Finished:
     began = time.perf_counter()  # noqa: TID251  # the wall time is what is reported
-    card = replay(scenario, run.workload, run.interval_seconds, on_progress=on_progress)
+    seen = _as_seen_by(run.workload.policy.name, scenario)
+    card = replay(seen, run.workload, run.interval_seconds, on_progress=on_progress)
     seconds = time.perf_counter() - began  # noqa: TID251
     span = (scenario.until - scenario.starts_at).total_seconds()
     return Finished(card, seconds, round(span / run.interval_seconds))
+
+
+def _as_seen_by(policy: str, scenario: Scenario) -> Scenario:
+    """The same fleet, scraped as the policy scrapes it in life."""
+    pace = pace_of(policy)
+    fleet = replace(
+        scenario.fleet, scrape_seconds=pace.scrape_seconds, lag_seconds=pace.lag_seconds
+    )
+    return replace(scenario, fleet=fleet)
 
 
 def quiet_logs() -> None:

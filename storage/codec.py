@@ -2,7 +2,7 @@
 
 Knows that what is stored must come back equal, and that equal values give equal text (so that a
 digest means something). The settings part of a context changes seldom and is stored once, by its
-digest.
+digest. What older versions stored is lifted to the present form when it is read.
 """
 
 from __future__ import annotations
@@ -10,16 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
+from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter
+from pydantic_core import from_json
 
 from forecaster.forecast import FittedModel
 from policies.context import PolicySettings, ScalingContext
 from policies.decision import Decision
+from storage.lifts import CONTEXT_LIFTS, lifted
 
-SCHEMA_VERSION = 1
-"""Of the stored JSON; raised with a reader for the older form whenever a type changes."""
+SCHEMA_VERSION = 2
+"""Of the stored JSON; raised with a lift for the older form whenever a type changes."""
+
+Notes = tuple[tuple[str, float], ...]
 
 _CONTEXT: TypeAdapter[ScalingContext] = TypeAdapter(ScalingContext)
 _SETTINGS: TypeAdapter[PolicySettings] = TypeAdapter(PolicySettings)
@@ -44,12 +49,38 @@ def encode_context(context: ScalingContext) -> str:
 
 
 def decode_context(text: str, settings_text: str) -> ScalingContext:
-    """Raises ValueError where the text is not a context of a known schema version."""
-    document = json.loads(text)
-    if document.pop("schema", None) != SCHEMA_VERSION:
-        raise ValueError("the stored context has an unknown schema version")
-    document["settings"] = json.loads(settings_text)
+    """Raises ValueError where the text is not a context of a schema version known here."""
+    document = from_json(text)
+    version = document.pop("schema", None)
+    if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+        raise ValueError(
+            f"schema version {version!r} is not one of 1 to {SCHEMA_VERSION}; a newer program "
+            f"may have stored it"
+        )
+    if version == SCHEMA_VERSION:
+        document["settings"] = _settings(settings_text)
+    else:
+        document["settings"] = json.loads(settings_text)
+        document = lifted(document, version, SCHEMA_VERSION, CONTEXT_LIFTS)
     return _CONTEXT.validate_python(document)
+
+
+def thinned_context(text: str) -> tuple[str, float, float]:
+    """A stored context without the past decisions and changes that it holds; beside it the
+    capacity of a replica (requests a second) and the median lead time (seconds).
+
+    Raises ValueError, KeyError or TypeError where the text is not a stored context.
+    """
+    document = json.loads(text)
+    thin = document | {"recent": [], "changes": []}
+    capacity, lead = document["capacity"], document["lead_time"]
+    return _canonical(thin), float(capacity["qps_per_replica"]), float(lead["p50_seconds"])
+
+
+@lru_cache(maxsize=256)
+def _settings(text: str) -> PolicySettings:
+    """Thousands of decisions share their settings."""
+    return _SETTINGS.validate_json(text)
 
 
 def encode_decision(decision: Decision) -> str:
@@ -58,6 +89,14 @@ def encode_decision(decision: Decision) -> str:
 
 def decode_decision(text: str) -> Decision:
     return _DECISION.validate_json(text)
+
+
+def encode_notes(notes: Notes) -> str | None:
+    return _canonical([list(note) for note in notes]) if notes else None
+
+
+def decode_notes(text: str | None) -> Notes:
+    return () if text is None else tuple((name, value) for name, value in json.loads(text))
 
 
 def encode_model(fitted: FittedModel) -> str:
@@ -74,7 +113,11 @@ def pack(text: str) -> bytes:
 
 
 def unpack(data: bytes) -> str:
-    return zlib.decompress(data).decode()
+    """Raises ValueError where the data is not what was packed."""
+    try:
+        return zlib.decompress(data).decode()
+    except zlib.error as error:
+        raise ValueError(f"the stored form cannot be unpacked: {error}") from error
 
 
 def _canonical(document: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from scaler.ports import StoreError
@@ -93,6 +95,39 @@ def prepare(engine: Engine) -> None:
             f"the database is at schema {at}, this version needs {head()}: back it up, then run "
             f"daybreak db upgrade"
         )
+
+
+def open_existing(url: str) -> Engine:
+    """The database of a log that is there already; raises StoreError where it is not, or where
+    its tables are of another version. Nothing is created."""
+    engine = open_engine(url)
+    missing = missing_file(engine)
+    if missing is not None:
+        raise StoreError(f"there is no decision log at {missing.absolute()}")
+    if revision(engine) is None:
+        raise StoreError("the database holds no decision log")
+    prepare(engine)
+    return engine
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection to the decision log whose errors are StoreErrors."""
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        raise StoreError(f"the decision log cannot be read: {reason(error)}") from error
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """The same with a transaction, which is kept whole or not at all."""
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except SQLAlchemyError as error:
+        raise StoreError(f"the decision log cannot be written: {reason(error)}") from error
 
 
 def reason(error: SQLAlchemyError) -> str:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, insert, select
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
-from forecaster.errors import LOWEST_LEVEL
 from forecaster.forecast import FittedModel
-from policies.context import PastDecision, ScalingContext
+from policies.context import Override, PastDecision, ScalingContext
 from policies.decision import Decision, Outcome
-from policies.predictive import DEFAULT_QUANTILE
+from scaler.band import forecast_band
 from scaler.ports import StoreError
 from storage import codec, schema
-from storage.database import reason
+from storage.database import reading, writing
+from storage.entries import append
+from storage.overrides import as_override, newest_override
+from storage.rollups import minute_of, roll_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class SqlDecisionStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._settings_stored: set[str] = set()
+        self._rolled_up_to: dict[str, datetime] = {}
 
     def recent(self, workload: str, since: datetime) -> Sequence[PastDecision]:
         table = schema.decision.c
@@ -47,12 +49,16 @@ class SqlDecisionStore:
                 table.desired,
                 table.demand_qps,
                 table.concurrency,
+                table.notes,
             )
             .where(table.workload == workload, table.at >= since)
             .order_by(table.id)
         )
-        with self._connection() as connection:
-            return [PastDecision(*row) for row in connection.execute(query)]
+        with reading(self._engine) as connection:
+            return [
+                PastDecision(*row[:-1], codec.decode_notes(row.notes))
+                for row in connection.execute(query)
+            ]
 
     def last_epoch(self, workload: str) -> int:
         table = schema.decision.c
@@ -62,30 +68,36 @@ class SqlDecisionStore:
             .order_by(table.at.desc(), table.id.desc())
             .limit(1)
         )
-        with self._connection() as connection:
+        with reading(self._engine) as connection:
             return connection.execute(query).scalar() or 0
+
+    def override(self, workload: str, now: datetime) -> Override | None:
+        with reading(self._engine) as connection:
+            return as_override(newest_override(connection, workload, now))
 
     def record(self, context: ScalingContext, decision: Decision) -> int:
         settings = codec.encode_settings(context.settings)
         settings_digest = codec.digest(settings)
         if settings_digest not in self._settings_stored:
             self._store_settings(settings_digest, settings)
-        row = _row(context, decision) | {"settings_digest": settings_digest}
-        with self._transaction() as connection:
-            result = connection.execute(insert(schema.decision), row)
-            key = result.inserted_primary_key
-            assert key is not None
-            return int(key[0])
+        row = decision_row(context, decision) | {"settings_digest": settings_digest}
+        with writing(self._engine) as connection:
+            decision_id = append(connection, schema.decision, row, context.workload)
+            rolled_up_to = self._rolled_up(connection, context)
+        self._rolled_up_to[context.workload] = rolled_up_to
+        return decision_id
 
     def record_outcome(self, decision_id: int, at: datetime, outcome: Outcome) -> None:
+        table = schema.decision.c
         row = {
             "decision_id": decision_id,
             "at": at,
             "kind": outcome.kind.value,
             "detail": outcome.detail,
         }
-        with self._transaction() as connection:
-            connection.execute(insert(schema.outcome), row)
+        with writing(self._engine) as connection:
+            mine = select(table.workload).where(table.id == decision_id)
+            append(connection, schema.outcome, row, connection.execute(mine).scalar_one())
 
     def save_model(self, workload: str, fitted: FittedModel) -> None:
         row = {
@@ -94,7 +106,7 @@ class SqlDecisionStore:
             "model": fitted.model,
             "payload": codec.pack(codec.encode_model(fitted)),
         }
-        with self._transaction() as connection:
+        with writing(self._engine) as connection:
             connection.execute(insert(schema.fitted_model), row)
 
     def latest_model(self, workload: str) -> FittedModel | None:
@@ -105,7 +117,7 @@ class SqlDecisionStore:
             .order_by(table.id.desc())
             .limit(1)
         )
-        with self._connection() as connection:
+        with reading(self._engine) as connection:
             payload = connection.execute(query).scalar()
         if payload is None:
             return None
@@ -123,20 +135,27 @@ class SqlDecisionStore:
             .where(table.workload == workload, table.at >= since, table.at < until)
             .order_by(table.id)
         )
-        with self._connection() as connection:
+        with reading(self._engine) as connection:
             for row in connection.execute(query.execution_options(yield_per=1000)):
                 context = codec.decode_context(codec.unpack(row.context), row.payload)
                 decision = codec.decode_decision(codec.unpack(row.steps))
                 yield StoredDecision(row.id, context, decision)
 
+    def _rolled_up(self, connection: Connection, context: ScalingContext) -> datetime:
+        """Sum the minutes before this decision's up, unless that was done."""
+        done = self._rolled_up_to.get(context.workload)
+        if done is not None and done == minute_of(context.now):
+            return done
+        return roll_up(connection, context.workload, context.now)
+
     def _store_settings(self, digest: str, payload: str) -> None:
         table = schema.policy_settings
-        with self._connection() as connection:
+        with reading(self._engine) as connection:
             known = connection.execute(select(table.c.digest).where(table.c.digest == digest))
             present = known.scalar() is not None
         if not present:
             try:
-                with self._transaction() as connection:
+                with writing(self._engine) as connection:
                     connection.execute(insert(table), {"digest": digest, "payload": payload})
             except StoreError as error:
                 # Another loop stored the same settings a moment earlier: they are there.
@@ -144,24 +163,8 @@ class SqlDecisionStore:
                     raise
         self._settings_stored.add(digest)
 
-    @contextmanager
-    def _connection(self) -> Iterator[Connection]:
-        try:
-            with self._engine.connect() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise StoreError(f"the decision log cannot be read: {reason(error)}") from error
 
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise StoreError(f"the decision log cannot be written: {reason(error)}") from error
-
-
-def _row(context: ScalingContext, decision: Decision) -> dict[str, Any]:
+def decision_row(context: ScalingContext, decision: Decision) -> dict[str, Any]:
     """The row of a decision: what reports read in columns, and the whole of it beside."""
     text = codec.encode_context(context)
     observation, replicas = context.observation, context.replicas
@@ -180,6 +183,7 @@ def _row(context: ScalingContext, decision: Decision) -> dict[str, Any]:
         "demand_qps": context.demand_qps,
         "concurrency": observation.concurrency,
         "latency_p99_seconds": observation.latency_p99_seconds,
+        "errors_qps": observation.errors_qps,
         **_forecast_columns(context),
         "problems": "; ".join(
             f"{problem.source.value} {problem.kind.value}: {problem.message}"
@@ -188,24 +192,19 @@ def _row(context: ScalingContext, decision: Decision) -> dict[str, Any]:
         "context_digest": codec.digest(text),
         "context": codec.pack(text),
         "steps": codec.pack(codec.encode_decision(decision)),
+        "notes": codec.encode_notes(decision.notes),
     }
 
 
 def _forecast_columns(context: ScalingContext) -> dict[str, Any]:
-    """The forecast for the moment that a replica ordered now would serve."""
-    forecast = context.forecast
-    columns: dict[str, Any] = {
-        "forecast_at": None,
-        "forecast_low_qps": None,
-        "forecast_median_qps": None,
-        "forecast_high_qps": None,
+    """The forecast for the span in which a replica ordered now is what can still be ordered."""
+    forecast, band = context.forecast, forecast_band(context)
+    order = forecast.window("order") if forecast else None
+    return {
+        "forecast_at": order.starts_at if order else None,
+        "forecast_until": order.ends_at if order else None,
+        "forecast_low_qps": band.low_qps if band else None,
+        "forecast_median_qps": band.median_qps if band else None,
+        "forecast_high_qps": band.high_qps if band else None,
         "forecast_trusted": bool(forecast and forecast.trusted),
     }
-    if forecast is None:
-        return columns
-    serves_at = context.now + timedelta(seconds=context.lead_time.p95_seconds)
-    level = context.settings.parameter("quantile", DEFAULT_QUANTILE)
-    columns["forecast_at"] = serves_at
-    for name, wanted in (("low", LOWEST_LEVEL), ("median", 0.5), ("high", level)):
-        columns[f"forecast_{name}_qps"] = forecast.peak(wanted, serves_at, serves_at)
-    return columns

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
+from operator import attrgetter
 
 from forecaster.forecast import FittedModel
-from policies.context import PastDecision, ScalingContext
+from policies.context import Override, PastDecision, ScalingContext
 from policies.decision import Decision, Outcome
 
 
@@ -17,20 +19,22 @@ class MemoryDecisionStore:
     def __init__(self) -> None:
         self.decisions: dict[str, list[Decision]] = defaultdict(list)
         self.outcomes: dict[int, Outcome] = {}
+        self.overrides: dict[str, Override] = {}
         self._past: dict[str, list[PastDecision]] = defaultdict(list)
         self._models: dict[str, FittedModel] = {}
         self._last_id = 0
 
     def recent(self, workload: str, since: datetime) -> Sequence[PastDecision]:
         past = self._past[workload]
-        first = len(past)
-        while first and past[first - 1].at >= since:
-            first -= 1
-        return past[first:]
+        return past[bisect_left(past, since, key=attrgetter("at")) :]
 
     def last_epoch(self, workload: str) -> int:
         decisions = self.decisions[workload]
         return decisions[-1].epoch if decisions else 0
+
+    def override(self, workload: str, now: datetime) -> Override | None:
+        found = self.overrides.get(workload)
+        return found if found is not None and found.expires_at > now else None
 
     def record(self, context: ScalingContext, decision: Decision) -> int:
         self._last_id += 1
@@ -43,6 +47,7 @@ class MemoryDecisionStore:
                 decision.desired,
                 context.demand_qps,
                 context.observation.concurrency,
+                decision.notes,
             )
         )
         return self._last_id

@@ -18,13 +18,17 @@ from storage.memory import MemoryDecisionStore
 
 @dataclass
 class FakeMetrics:
-    """A history, and the newest figures; `broken` makes every call fail in one way."""
+    """A history, and the newest figures; `broken` makes every call fail in one way.
+
+    Steps after `known_until` are gaps: they have not arrived yet.
+    """
 
     history: TrafficHistory
     demand: Callable[[datetime], float | None]
     waiting: float = 0.0
     running: float | None = 100.0
     broken: ProblemKind | None = None
+    known_until: datetime | None = None
 
     def observe(self, now: datetime) -> Reading[Observation]:
         self._fail()
@@ -36,7 +40,7 @@ class FakeMetrics:
         self, start: datetime, end: datetime, step_seconds: int
     ) -> Reading[TrafficHistory]:
         self._fail()
-        known = self.history.between(start, end)
+        known = self.history.between(start, min(end, self.known_until or end))
         missing = TrafficHistory(
             "x",
             start,

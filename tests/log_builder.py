@@ -12,8 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from forecaster.errors import LEVELS, LOWEST_LEVEL
-from forecaster.forecast import Forecast, QuantilePath
+from forecaster.forecast import Forecast, QuantilePoint, WindowForecast
 from forecaster.history import Floats, TrafficHistory
 from policies.context import (
     Capacity,
@@ -35,6 +34,7 @@ from simulator.traces.edit import with_surge
 from simulator.traces.generate import Diurnal, generate
 from storage.reports.findings import Objective
 from storage.reports.report import PolicyRun
+from tests.situations import LEVELS
 
 MIDNIGHT = datetime(2026, 3, 16, tzinfo=UTC)
 QPS_PER_REPLICA = 1_000.0
@@ -47,7 +47,7 @@ SETTINGS = PolicySettings(
     min_replicas=4,
     max_replicas=120,
     scale_down=ScalingRules(stabilization_window_seconds=120),
-    parameters=(("lookBackSeconds", 300.0), ("quantile", 0.99)),
+    parameters=(("lookBackSeconds", 300.0), ("margin", 3.0)),
 )
 
 
@@ -170,22 +170,34 @@ def _forecast(world: World, now: datetime) -> Forecast:
     """The foreseen day, scaled to the level that is seen now, and a little wrong in waves."""
     level = world.demand_at(now) / _at(world.foreseen, now)
     minute = (now - MIDNIGHT).total_seconds() / 60
+    lead = int(LEAD_SECONDS // 60)
+    ready_at = now + timedelta(minutes=lead)
     ahead = [
         _at(world.foreseen, now + timedelta(minutes=m)) * level * (1 + 0.03 * np.sin(minute / 23))
-        for m in range(12)
+        for m in range(lead + 2)
     ]
     return Forecast(
         issued_at=now,
-        starts_at=now,
-        step_seconds=60,
-        quantiles=tuple(
-            QuantilePath(q, tuple(v * (1 + 0.2 * (q - 0.5)) for v in ahead))
-            for q in (LOWEST_LEVEL, *LEVELS)
+        windows=(
+            _window("order", ready_at, ready_at, max(ahead[lead:])),
+            _window("hold", now, ready_at, max(ahead)),
         ),
-        model="harmonic",
+        model="combined",
         fitted_at=MIDNIGHT,
         history_end=now,
         skill=0.6,
+    )
+
+
+def _window(name: str, starts_at: datetime, ready_at: datetime, median: float) -> WindowForecast:
+    points = ((level, median * (1 + 0.2 * (level - 0.5))) for level in LEVELS)
+    return WindowForecast(
+        name=name,
+        starts_at=starts_at,
+        ends_at=ready_at + timedelta(minutes=1),
+        median_qps=median,
+        scale=0.03,
+        quantiles=tuple(QuantilePoint(*point) for point in points),
     )
 
 

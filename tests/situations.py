@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from math import exp
+from statistics import NormalDist
 
-from forecaster.forecast import Forecast, QuantilePath
+from forecaster.forecast import Forecast, QuantilePoint, WindowForecast
 from policies.context import (
     Capacity,
     LeadTime,
@@ -22,23 +24,66 @@ NOON = datetime(2026, 3, 16, 12, tzinfo=UTC)
 LEVELS = (0.05, 0.5, 0.9, 0.95, 0.98, 0.99, 0.999)
 
 
+LEAD, INTERVAL = timedelta(seconds=180), timedelta(seconds=15)
+
+
+def window_forecast(
+    order: float,
+    hold: float,
+    scale: float = 0.0,
+    order_floor: float = 0.0,
+    hold_floor: float = 0.0,
+    trusted: bool = True,
+) -> Forecast:
+    """The medians of both windows as seen at NOON, each with a log error of this scale."""
+    ready_at = NOON + LEAD
+    return _forecast(
+        (
+            _window("order", ready_at, order, scale, order_floor),
+            _window("hold", NOON, hold, scale, hold_floor),
+        ),
+        trusted,
+    )
+
+
 def flat_forecast(qps: float, spread: float = 0.0, trusted: bool = True) -> Forecast:
-    """The same rate throughout; each level lies `spread` of it above the median at most."""
-    return stepped_forecast([qps] * 30, spread, trusted)
+    """The same rate throughout."""
+    return window_forecast(qps, qps, spread, trusted=trusted)
 
 
 def stepped_forecast(rates: Iterable[float], spread: float = 0.0, trusted: bool = True) -> Forecast:
-    """A rate for each minute from NOON on."""
+    """A rate for each minute from NOON on; without an order window where they end before it."""
     path = list(rates)
+    first, last = (int(ahead.total_seconds() // 60) for ahead in (LEAD, LEAD + INTERVAL))
+    hold = _window("hold", NOON, max(path[: last + 1]), spread)
+    if len(path) <= last:
+        return _forecast((hold,), trusted)
+    order = _window("order", NOON + LEAD, max(path[first : last + 1]), spread)
+    return _forecast((order, hold), trusted)
+
+
+def _window(
+    name: str, starts_at: datetime, median: float, scale: float, floor: float = 0.0
+) -> WindowForecast:
+    points = ((level, median * exp(scale * NormalDist().inv_cdf(level))) for level in LEVELS)
+    return WindowForecast(
+        name=name,
+        starts_at=starts_at,
+        ends_at=NOON + LEAD + INTERVAL,
+        median_qps=median,
+        scale=scale,
+        quantiles=tuple(QuantilePoint(*point) for point in points),
+        floor_qps=floor,
+        floor_scale=scale,
+        floor_reason="edge" if floor else "",
+    )
+
+
+def _forecast(windows: tuple[WindowForecast, ...], trusted: bool) -> Forecast:
     return Forecast(
         issued_at=NOON,
-        starts_at=NOON,
-        step_seconds=60,
-        quantiles=tuple(
-            QuantilePath(level, tuple(rate * (1 + spread * (level - 0.5)) for rate in path))
-            for level in LEVELS
-        ),
-        model="harmonic",
+        windows=windows,
+        model="combined",
         fitted_at=NOON,
         history_end=NOON,
         skill=0.5,

@@ -21,8 +21,13 @@ COMMANDS = {
     "run": "scaler.cli.daemon",
     "check": "scaler.cli.daemon",
     "simulate": "scaler.cli.simulate",
+    "backtest": "scaler.cli.backtest",
+    "tune": "scaler.cli.tune",
     "reproduce": "scaler.cli.reproduce",
     "trace": "scaler.cli.trace",
+    "explain": "scaler.cli.audit",
+    "verify": "scaler.cli.audit",
+    "report": "scaler.cli.report",
     "db": "scaler.cli.databases",
 }
 """Where each command, or group of commands, is found under its own name."""

@@ -11,10 +11,11 @@ from rich.console import Console
 
 from scaler.cli.output import BAD_INPUT, ConfigOption, JsonOption, write_json
 from scaler.clock import SystemClock
+from scaler.control import Control
 from scaler.daemon import Daemon
 from scaler.finding import Finding, Severity
 from scaler.preflight import check_settings
-from scaler.settings import load_settings
+from scaler.settings import Settings, SettingsError, load_settings
 from scaler.status_server import StatusServer, build_app
 from scaler.wiring import Watch, build_rounds, live_ports, open_log
 from storage.decisions import SqlDecisionStore
@@ -41,7 +42,14 @@ def run(
             job.run(now)
         raise typer.Exit(1 if watch.unready() else 0)
     server = StatusServer(
-        build_app(engine, watch.registry, watch.unready, settings.server.allowed_hosts),
+        build_app(
+            engine,
+            watch.registry,
+            watch.unready,
+            settings.server.allowed_hosts,
+            _control(settings),
+            clock.now,
+        ),
         settings.server.host,
         settings.server.port,
     )
@@ -50,6 +58,17 @@ def run(
     server.stop()
     engine.dispose()
     _leave(0 if clean else 1)
+
+
+def _control(settings: Settings) -> Control | None:
+    """Who may pause and override from the live page; None where nobody may."""
+    token, header = settings.server.token(), settings.server.user_header
+    if token is None and header is None:
+        return None
+    try:
+        return Control(token, header)
+    except ValueError as error:
+        raise SettingsError(f"server: {error}") from error
 
 
 def check(config: ConfigOption, json_out: JsonOption = None) -> None:

@@ -18,21 +18,24 @@ from rich.table import Table
 from forecaster.history import TrafficHistory
 from policies.registry import POLICIES
 from scaler.cli.output import BadInputError, JsonOption, configure_logs, write_json, write_text
+from scaler.cli.pods import check_exact, check_room, chosen_profile
+from scaler.cli.sweep import Swept, frontier_table, sweep_all
 from scaler.settings import Workload, load_settings
+from simulator.engines.engine import Retries
 from simulator.engines.registry import ENGINES
 from simulator.fleet import FleetSettings
 from simulator.lifecycle import COLD_STARTS, ColdStart, Lifecycle, constant_cold_start
-from simulator.pod import PROFILES, PodProfile
-from simulator.replay import Scenario, reactive_parameters, static_peak
-from simulator.report import render_comparison
-from simulator.results import results_document
+from simulator.pace import pace_of
+from simulator.pod import PodProfile
+from simulator.replay import Scenario, policy_defaults, static_peak
+from simulator.report import render_comparison, render_frontier
+from simulator.results import document_head, results_document
+from simulator.sweep.results import frontier, optimum_hours
 from simulator.traces.edit import cut, scaled_to_peak
 from simulator.traces.trace_file import read_trace
 from simulator.whatif import Finished, Moment, Run, run_all, warmup
 
 BALANCERS = ("p2c", "p2c_local", "round_robin", "random", "least_loaded", "pinned")
-INTERVALS = {"asymmetric_concurrency": 5.0}
-"""Policies that decide at a pace of their own; the others every 15 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,18 @@ class Setting:
     """What all policies of one call share."""
 
     profile: PodProfile
-    cold_start: ColdStart
+    lifecycle: Lifecycle
     engine: str
     balancer: str
+    dispersion: float
+    retries: Retries
     seed: int
     workload: dict[str, Any]
     interval_seconds: float
+
+    @property
+    def cold_start(self) -> ColdStart:
+        return self.lifecycle.cold_start
 
 
 def simulate(
@@ -54,14 +63,51 @@ def simulate(
     peak_qps: Annotated[float | None, typer.Option(help="Scale the trace to this peak.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file: its first workload.")] = None,
     engine: Annotated[str, typer.Option(help="exact or fluid.")] = "exact",
-    pod_profile: Annotated[str, typer.Option(help="Pod profile.")] = "h100-1200",
+    slo: Annotated[
+        float | None, typer.Option(help="P99 objective in seconds, instead of the settings'.")
+    ] = None,
+    pod_profile: Annotated[
+        str, typer.Option(help="Pod profile: a name, or a YAML or JSON file.")
+    ] = "h100-1200",
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds that a request waits for its first token.")
+    ] = None,
+    max_waiting: Annotated[
+        int | None, typer.Option(help="Requests that may wait in a pod; more are shed.", min=0)
+    ] = None,
     cold_start: Annotated[str, typer.Option(help="Seconds, or a profile.")] = "180",
+    drain: Annotated[
+        int, typer.Option(help="Seconds in which a deleted pod may finish.", min=0)
+    ] = 30,
+    slow_pods: Annotated[
+        float, typer.Option(help="Share of pods that are slower for good.", min=0, max=1)
+    ] = 0.0,
+    slow_factor: Annotated[
+        float, typer.Option(help="How many times as long their steps take.", min=1, max=10)
+    ] = 1.5,
+    crashes_per_pod_hour: Annotated[
+        float, typer.Option(help="Crashes of a ready pod in an hour.", min=0)
+    ] = 0.0,
     balancer: Annotated[str, typer.Option(help="How requests find pods.")] = "p2c",
+    dispersion: Annotated[
+        float, typer.Option(help="Variance over mean of requests in a second.", min=1)
+    ] = 1.0,
+    retry_ratio: Annotated[
+        float, typer.Option(help="Share of lost requests that are sent again.", min=0, max=1)
+    ] = 0.0,
+    retry_delay: Annotated[int, typer.Option(help="Seconds until they are.", min=1)] = 1,
     start: Annotated[str | None, typer.Option(help="First moment of the trace to use.")] = None,
     end: Annotated[str | None, typer.Option(help="End of the part to use.")] = None,
     warmup_days: Annotated[float | None, typer.Option(help="History before scoring.")] = None,
     seed: Annotated[int, typer.Option(help="Of arrivals, lengths and cold starts.")] = 0,
     workers: Annotated[int, typer.Option(help="Runs at once; 0 is one a core.", min=0)] = 0,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Run each policy over its one knob.")
+    ] = False,
+    calibrate_peers: Annotated[
+        bool,
+        typer.Option(help="With --sweep: peers get our targets, calibrated by the same replay."),
+    ] = False,
     json_out: JsonOption = None,
     html: Annotated[Path | None, typer.Option(help="Write a report here.")] = None,
     fail_on_slo: Annotated[
@@ -74,17 +120,29 @@ def simulate(
     """
     configure_logs("warning")
     setting = Setting(
-        profile=_profile(pod_profile),
-        cold_start=_cold_start(cold_start),
+        profile=chosen_profile(pod_profile, _positive("timeout", timeout), max_waiting),
+        lifecycle=Lifecycle(
+            _cold_start(cold_start),
+            slow_ratio=slow_pods,
+            slow_factor=slow_factor,
+            drain_seconds=drain,
+            crashes_per_pod_hour=crashes_per_pod_hour,
+        ),
         engine=_one_of("engine", engine, ENGINES),
         balancer=_balancer(balancer, engine),
+        dispersion=dispersion,
+        retries=Retries(retry_ratio, retry_delay),
         seed=seed,
-        workload=_workload_document(config),
+        workload=_workload_document(config, _positive("slo", slo)),
         interval_seconds=load_settings(config).interval_seconds if config else 15.0,
     )
     traffic = _traffic(trace, peak_qps, start, end)
     scenario = _scenario(traffic, setting, warmup_days)
     runs = [_run(name.strip(), scenario, setting) for name in policy.split(",")]
+    if sweep:
+        swept = sweep_all(scenario, runs, calibrate_peers, workers or os.cpu_count() or 1)
+        _show_sweep(swept, scenario, setting, json_out, html)
+        return
     with _progress(scenario, runs) as on_moment:
         finished = run_all(scenario, runs, workers or os.cpu_count() or 1, on_moment)
     document = results_document(scenario, finished, _shown_settings(setting))
@@ -96,6 +154,28 @@ def simulate(
         Console().print(_table(finished))
     if fail_on_slo and any(run.card.minutes_p99_over_slo for run in finished):
         raise typer.Exit(1)
+
+
+def _show_sweep(
+    swept: list[Swept],
+    scenario: Scenario,
+    setting: Setting,
+    json_out: str | None,
+    html: Path | None,
+) -> None:
+    points = [point for each in swept for point in each.points]
+    capacity = setting.profile.capacity_within(_slo(setting))
+    optimum = optimum_hours(scenario, capacity)
+    head = document_head(scenario, _shown_settings(setting), capacity, optimum)
+    entries = [entry for each in swept for entry in each.entries]
+    document = {**head, "policies": entries, "frontier": frontier(points)}
+    if json_out is not None:
+        write_json(document, json_out)
+    if html is not None:
+        peak = head["static_peak"]["pod_hours"]
+        write_text(html, render_frontier(scenario, points, optimum, peak))
+    if json_out != "-":
+        Console().print(frontier_table(points))
 
 
 def _traffic(
@@ -111,17 +191,23 @@ def _traffic(
 def _scenario(traffic: TrafficHistory, setting: Setting, warmup_days: float | None) -> Scenario:
     try:
         starts_at = traffic.start + warmup(traffic.days, warmup_days)
-        capacity = setting.profile.capacity_within(_slo(setting))
     except ValueError as error:
         raise BadInputError(str(error)) from error
+    try:
+        capacity = setting.profile.capacity_within(_slo(setting))
+    except ValueError as error:
+        raise BadInputError(f"{error}; --slo sets the objective") from error
     first = float(traffic.between(starts_at, traffic.end).values[0])
     replicas = max(1, int(-(-first * 1.2 // capacity))) if first == first else 1  # noqa: PLR0124
     fleet = FleetSettings(
-        Lifecycle(setting.cold_start),
+        setting.lifecycle,
         setting.cold_start.quantile(0.95),
         replicas,
+        dispersion=setting.dispersion,
         seed=setting.seed,
     )
+    if setting.engine == "exact":
+        check_exact(setting.profile, setting.lifecycle, setting.balancer, setting.retries)
     return Scenario(
         traffic=traffic,
         starts_at=starts_at,
@@ -131,6 +217,7 @@ def _scenario(traffic: TrafficHistory, setting: Setting, warmup_days: float | No
         engine=setting.engine,
         balancer=setting.balancer,
         slo_seconds=_slo(setting),
+        retries=setting.retries,
     )
 
 
@@ -140,12 +227,12 @@ def _run(name: str, scenario: Scenario, setting: Setting) -> Run:
         raise BadInputError(f"--policy: {name!r} is not a policy; there are {known}")
     capacity = setting.profile.capacity_within(_slo(setting))
     peak = static_peak(scenario, capacity)
-    defaults = {
-        "static": {"replicas": float(peak)},
-        "asymmetric_concurrency": reactive_parameters(setting.profile, capacity),
-    }
+    defaults = policy_defaults(name, setting.profile, capacity, peak)
     document = {
-        "capacity": {"qpsPerReplica": capacity},
+        "capacity": {
+            "qpsPerReplica": capacity,
+            "saturationQps": setting.profile.saturation_qps,
+        },
         "minReplicas": 1,
         "maxReplicas": 2 * peak + 2,
         "leadTime": {
@@ -156,32 +243,40 @@ def _run(name: str, scenario: Scenario, setting: Setting) -> Run:
     }
     given = document.get("policy", {})
     own = given.get("parameters", {}) if given.get("name", "predictive") == name else {}
-    document["policy"] = {"name": name, "parameters": {**defaults.get(name, {}), **own}}
+    document["policy"] = {"name": name, "parameters": {**defaults, **own}}
     days = (scenario.until - scenario.traffic.start).days + 1
     document.setdefault("history", {})
     document["history"] = {**document["history"], "days": min(28, days)}
-    interval = INTERVALS.get(name, setting.interval_seconds)
-    return Run(Workload.model_validate(document), interval)
+    interval = pace_of(name, setting.interval_seconds).interval_seconds
+    workload = Workload.model_validate(document)
+    if setting.engine == "exact":
+        check_room(setting.profile, workload.max_replicas)
+    return Run(workload, interval)
 
 
-def _workload_document(config: Path | None) -> dict[str, Any]:
+def _workload_document(config: Path | None, slo_seconds: float | None) -> dict[str, Any]:
     """The first workload of a settings file, or the least that a workload needs."""
-    if config is not None:
-        workload = load_settings(config).workloads[0]
-        return workload.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    return {
+    document: dict[str, Any] = {
         "name": "trace",
         "target": {"name": "trace", "mode": "shadow"},
         "demand": {"query": "trace"},
     }
+    if config is not None:
+        workload = load_settings(config).workloads[0]
+        document = workload.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    if slo_seconds is not None:
+        document["slo"] = {"p99Seconds": slo_seconds}
+    return document
 
 
 def _slo(setting: Setting) -> float:
     return float(setting.workload.get("slo", {}).get("p99Seconds", 1.0))
 
 
-def _profile(name: str) -> PodProfile:
-    return PROFILES[_one_of("pod-profile", name, PROFILES)]
+def _positive(option: str, seconds: float | None) -> float | None:
+    if seconds is not None and not 0 < seconds <= 3600:
+        raise BadInputError(f"--{option}: expected seconds from above 0 to 3600, got {seconds:g}")
+    return seconds
 
 
 def _cold_start(text: str) -> ColdStart:
@@ -227,6 +322,15 @@ def _shown_settings(setting: Setting) -> dict[str, Any]:
         "pod_profile": setting.profile.name,
         "cold_start_p50_seconds": setting.cold_start.quantile(0.5),
         "cold_start_p95_seconds": setting.cold_start.quantile(0.95),
+        "drain_seconds": setting.lifecycle.drain_seconds,
+        "timeout_seconds": setting.profile.timeout_seconds,
+        "max_waiting": setting.profile.max_waiting,
+        "slow_pods": setting.lifecycle.slow_ratio,
+        "slow_factor": setting.lifecycle.slow_factor,
+        "crashes_per_pod_hour": setting.lifecycle.crashes_per_pod_hour,
+        "dispersion": setting.dispersion,
+        "retry_ratio": setting.retries.ratio,
+        "retry_delay_seconds": setting.retries.delay_seconds,
         "seed": setting.seed,
         "slo_p99_seconds": _slo(setting),
     }

@@ -12,8 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from forecaster.errors import LOWEST_LEVEL
-from policies.predictive import DEFAULT_QUANTILE
+from scaler.band import forecast_band
 from scaler.loop import TickResult
 from scaler.rounds import Failure
 
@@ -91,15 +90,12 @@ def _figures(result: TickResult) -> Table:
 
 
 def _band(result: TickResult) -> str:
-    context = result.context
-    forecast = context.forecast
-    if forecast is None:
+    forecast, band = result.context.forecast, forecast_band(result.context)
+    if forecast is None or band is None:
         return "none yet: reactive"
-    at = context.now + timedelta(seconds=context.lead_time.p95_seconds)
-    level = context.settings.parameter("quantile", DEFAULT_QUANTILE)
-    low, middle, high = (forecast.peak(q, at, at) for q in (LOWEST_LEVEL, 0.5, level))
     trust = "" if forecast.trusted else " (not trusted)"
-    return f"{_rate(middle)} (between {_rate(low)} and {_rate(high)}){trust}"
+    between = f"between {_rate(band.low_qps)} and {_rate(band.high_qps)}"
+    return f"{_rate(band.median_qps)} ({between}){trust}"
 
 
 def _rate(qps: float | None) -> str:

@@ -21,8 +21,15 @@ R = TypeVar("R")
 _OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "_nrt": False}
 
 
-# Whatever holds compiled code, or constants that are compiled into it.
-_SOURCES = ("compiled", "histogram", "kernel", "layout", "random_streams", "reference", "routing")
+# Whatever holds compiled code, or what is compiled into it.
+_SOURCES = (
+    "simulator/engines/*.py",
+    "simulator/sweep/*.py",
+    "forecaster/forecast.py",
+    "policies/capacity.py",
+    "policies/predictive.py",
+    "policies/peers/*.py",
+)
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
@@ -35,12 +42,17 @@ def inlined(function: Callable[P, R]) -> Callable[P, R]:
     return cast(Callable[P, R], _made(function, {"forceinline": True}))
 
 
+def allocating(function: Callable[P, R]) -> Callable[P, R]:
+    """As `compiled`, for code that makes arrays of its own."""
+    return cast(Callable[P, R], _made(function, {"_nrt": True}))
+
+
 def _made(function: Callable[P, R], options: dict[str, Any]) -> object:
     config: Any = numba.config
     usual = config.CACHE_DIR
     config.CACHE_DIR = str(_cache_folder(usual))
     try:
-        return numba.njit(**_OPTIONS, **options)(function)
+        return numba.njit(**{**_OPTIONS, **options})(function)
     finally:
         config.CACHE_DIR = usual
 
@@ -48,7 +60,8 @@ def _made(function: Callable[P, R], options: dict[str, Any]) -> object:
 @cache
 def _cache_folder(usual: str) -> Path:
     """A folder for these very sources: a cached caller does not see that a callee has changed."""
-    here = Path(__file__).parent
-    sources = b"".join((here / f"{name}.py").read_bytes() for name in _SOURCES)
-    base = Path(usual) if usual else here / "__pycache__"
+    root = Path(__file__).parents[2]
+    files = [path for pattern in _SOURCES for path in sorted(root.glob(pattern))]
+    sources = b"".join(path.read_bytes() for path in files)
+    base = Path(usual) if usual else Path(__file__).parent / "__pycache__"
     return base / f"compiled-{hashlib.sha256(sources).hexdigest()[:16]}"

@@ -12,6 +12,24 @@ from typing import Protocol
 from forecaster.history import Floats
 
 
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """Of the requests that time out, are shed or are lost with their pod, the share `ratio` is sent
+    again, `delay_seconds` later; each counts as one more request. Raises ValueError where a figure
+    makes no sense.
+    """
+
+    ratio: float = 0.0
+    delay_seconds: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ratio <= 1 or self.delay_seconds < 1:
+            raise ValueError("retries need a ratio from 0 to 1 and a delay of at least a second")
+
+
+NO_RETRIES = Retries()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Seconds:
     """What scrapes can see of a run of seconds, equally long; P99 in seconds, NaN if unknown."""
@@ -59,6 +77,14 @@ class Engine(Protocol):
 
     def finish(self) -> None:
         """No more traffic: account for every request that is still under way."""
+        ...
+
+    def arrivals(self, first: int, last: int) -> Floats:
+        """Fresh requests in each of the seconds [first, last) that are served already."""
+        ...
+
+    def offered(self, first: int, last: int) -> Floats:
+        """The same with those that are sent again: what a gateway counts."""
         ...
 
     def seen(self, first: int, last: int) -> Seconds:

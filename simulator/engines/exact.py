@@ -29,11 +29,12 @@ from simulator.engines.layout import (
     IDLE,
     LANES,
     LINE,
+    LOST,
     MAX_ARRIVALS,
     MAX_POSITIONS,
     RETRIED,
-    RING,
     SECOND,
+    SHORTEST_RING,
     SPEED,
     SPEED_SHIFT,
     TABLE,
@@ -48,11 +49,15 @@ from simulator.engines.layout import (
 )
 from simulator.engines.random_streams import LENGTHS, stream_key
 from simulator.engines.routing import NUMBERS
-from simulator.pod import PodProfile
+from simulator.pod import MAX_INPUT, MAX_LENGTH, PodProfile
 
 Number = TypeVar("Number", bound=np.generic)
 NANOSECOND = 1e-9
-LONGEST_OUTPUT = RING - 1
+# Half of what 32 bits of ticks hold: a step with many prompt tokens lasts longer than a full one.
+LONGEST_RING_SECONDS = 2**31 * TICK_SECONDS
+# Of 16 and 14 bytes, of which only those that are used take memory.
+QUEUE_CELLS, RING_CELLS = 1 << 28, 1 << 26
+SLOTS_SECONDS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3, 5e-3, 8e-3, 1e-2, 2e-2, 4e-2, 5e-2, 1e-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +65,9 @@ class ExactSettings:
     """What an exact run needs beside its pods.
 
     `max_waiting` is the number of requests that may wait in a pod after a boundary, the rest is
-    shed (None: any number). `retry_budget` is the number of retries of timed-out requests per
-    fresh request, at most. The two tables hold a length in tokens for each of 4,096 equally
+    shed (None: any number). Of the requests that time out, are shed or fail, a share `retry_ratio`
+    is sent again `retry_delay_seconds` after the end of that second, each as one more request. The
+    two tables hold a length in tokens for each of 4,096 equally
     likely quantiles; without them the profile's lengths apply. `slot_seconds` must divide a
     second and be no longer than the shortest step.
     """
@@ -69,10 +75,28 @@ class ExactSettings:
     slo_seconds: float = 1.0
     slot_seconds: float = 1e-3
     max_waiting: int | None = None
-    retry_budget: float = 0.0
+    retry_ratio: float = 0.0
+    retry_delay_seconds: int = 1
     drain_grace_seconds: float = 30.0
     output_lengths: I64 | None = None
     input_lengths: I64 | None = None
+
+
+def slot_within(t0_seconds: float) -> float:
+    """The slot whose share of the shortest step is at most that of 1 ms in 2.5 ms.
+
+    Raises ValueError where steps are shorter than a quarter of a millisecond.
+    """
+    fitting = [slot for slot in SLOTS_SECONDS if slot <= 0.4 * t0_seconds * (1 + 1e-9)]
+    if not fitting:
+        raise ValueError(f"a step of {t0_seconds:g} s is too short to be simulated")
+    return fitting[-1]
+
+
+def most_pods(profile: PodProfile, slot_seconds: float) -> int:
+    """How many pods fit the memory that rings and waiting rooms may take."""
+    queue = _queue_length(profile.timeout_seconds / slot_seconds)
+    return min(MAX_POSITIONS - 1, QUEUE_CELLS // queue, RING_CELLS // _ring_length(profile.outputs))
 
 
 @dataclass(slots=True)
@@ -214,13 +238,18 @@ class ExactEngine:
 
     @property
     def total_retries(self) -> int:
-        """Timed-out requests that were sent again; each counts as one more request."""
+        """Lost requests that were sent again; each counts as one more request."""
         return int(self._state.control[RETRIED])
 
     @property
     def arrivals(self) -> I64:
         """Fresh requests of each second."""
         return self._state.seconds.arrivals[: self.clock]
+
+    @property
+    def retried(self) -> I64:
+        """Requests of each second that had been lost before."""
+        return self._state.seconds.retried[: self.clock]
 
     @property
     def running(self) -> I64:
@@ -280,7 +309,7 @@ class ExactEngine:
 
     @property
     def beyond_histogram(self) -> int:
-        """Requests slower than the last edge of the histogram, about 69 s."""
+        """Requests slower than the last edge of the histogram, about 18 minutes."""
         return int(self.histograms[:, -1].sum(dtype=np.int64))
 
     def quantile(self, level: float, minute: int | None = None) -> float:
@@ -289,9 +318,15 @@ class ExactEngine:
         return quantile(rows.sum(axis=0, dtype=np.int64), level, self._model.objective)
 
     def _speed(self, factor: float) -> int:
-        speed = round(factor * (1 << SPEED_SHIFT))
-        if (self._model.t0 * speed) >> SPEED_SHIFT < self._model.slot:
+        model, speed = self._model, round(factor * (1 << SPEED_SHIFT))
+        if (model.t0 * speed) >> SPEED_SHIFT < model.slot:
             raise ValueError(f"speed factor {factor:g} makes a step shorter than a slot")
+        longest = int(model.ring) * self.profile.full_step_seconds * factor
+        if longest > LONGEST_RING_SECONDS:
+            raise ValueError(
+                f"profile {self.profile.name}: its longest output would take {longest:,.0f} s, "
+                f"more than the engine's clock of {LONGEST_RING_SECONDS:,.0f} s can tell"
+            )
         return speed
 
     def _activate_one(self, speed: int) -> int:
@@ -306,6 +341,7 @@ class ExactEngine:
         state.pods.line[row * LINE : (row + 1) * LINE] = 0
         state.pods.line[row * LINE + SPEED] = speed
         state.pods.arrival_sum[row] = 0
+        state.pods.admitted[row] = 0
         state.pods.key[row] = stream_key(self._seed, LENGTHS, np.uint64(pod))
         control[ALIVE] += 1
         self._swap(place, int(control[ACTIVE]))
@@ -337,12 +373,14 @@ class ExactEngine:
         """Record the rest of a pod that takes no requests any more and free its row."""
         state, row = self._state, self._pods.pop(pod).row
         place = int(state.pods.place[row])
-        settle(state, place, fail)
+        lost = settle(state, place, fail)
+        state.control[LOST] += lost if fail else 0
         state.control[ALIVE] -= 1
         self._swap(place, int(state.control[ALIVE]))
         if self.balancer.balancing is Balancing.P2C_LOCAL:
             forget_clients(state, row)
-        ring = slice(row * RING, (row + 1) * RING)
+        steps = int(self._model.ring)
+        ring = slice(row * steps, (row + 1) * steps)
         state.pods.finishing[ring] = 0
         state.pods.cohort[ring] = 0
         self._free.append(row)
@@ -380,9 +418,9 @@ class ExactEngine:
         if not np.all(np.isfinite(rates)) or np.any(rates < 0):
             raise ValueError("rates must be finite and not negative")
         peak = 1.5 * float(rates.max(initial=0.0)) * self.settings.slot_seconds
-        peak *= 1 + self.settings.retry_budget
-        if peak + 12 * math.sqrt(peak) + 100 > MAX_ARRIVALS:
-            raise ValueError(f"more than {MAX_ARRIVALS} arrivals in a slot cannot be simulated")
+        most = MAX_ARRIVALS // 2 if self.settings.retry_ratio else MAX_ARRIVALS
+        if peak + 12 * math.sqrt(peak) + 100 > most:
+            raise ValueError(f"more than {most} arrivals in a slot cannot be simulated")
 
     def _extend(self, rates: Floats) -> None:
         """Make room for the seconds to come and set their rates."""
@@ -392,6 +430,7 @@ class ExactEngine:
             _grown(known.rate_from, wanted),
             _grown(known.rate_to, wanted),
             _grown(known.arrivals, wanted),
+            _grown(known.retried, wanted),
             _grown(known.running, wanted),
             _grown(known.waiting, wanted),
             _grown(known.ready, wanted),
@@ -421,7 +460,7 @@ class ExactEngine:
         state = self._state
         control = state.control
         alive = int((state.places.outstanding[: control[ALIVE]] >> COUNT_SHIFT).sum())
-        coming = (1 + self.settings.retry_budget) * 1.5 * rate
+        coming = 1.5 * rate + int(state.returning[self.clock % len(state.returning)])
         wanted = alive + int(coming + 12 * math.sqrt(coming)) + 1000
         held = len(state.clients.node_client)
         if wanted <= held:
@@ -440,13 +479,9 @@ def _model(
     profile: PodProfile, settings: ExactSettings, routed: Balancer, seed: np.uint64
 ) -> Model:
     outputs = _outputs(profile, settings)
-    inputs = settings.input_lengths
-    if inputs is None:
-        inputs = np.full(TABLE, max(1, round(profile.input_tokens)), dtype=np.int64)
-    _check_table("input_lengths", inputs, 1 << 20)
-    batch = profile.max_num_seqs
-    if profile.kv_tokens is not None:
-        batch = min(batch, int(profile.kv_tokens / (inputs.mean() + outputs.mean())))
+    inputs = profile.inputs if settings.input_lengths is None else settings.input_lengths
+    _check_table("input_lengths", inputs, MAX_INPUT)
+    batch = profile.batch
     slot = round(settings.slot_seconds / NANOSECOND)
     t0 = round(profile.t0_seconds / NANOSECOND)
     if batch < 1 or batch >= 1 << 16:
@@ -455,6 +490,10 @@ def _model(
         raise ValueError(f"profile {profile.name}: the token budget can admit no request")
     if slot <= 0 or 1_000_000_000 % slot or slot > t0:
         raise ValueError("a slot must divide a second and be no longer than t0")
+    if not 0 <= settings.retry_ratio <= 1 or settings.retry_delay_seconds < 1:
+        raise ValueError("retries need a ratio from 0 to 1 and a delay of at least a second")
+    ring = _ring_length(outputs)
+    same_input = bool(inputs.min() == inputs.max())
     waiting = settings.max_waiting
     return Model(
         t0=t0,
@@ -468,22 +507,23 @@ def _model(
         front_end=ticks_of(profile.front_end_seconds),
         objective=math.floor(settings.slo_seconds / TICK_SECONDS),
         max_waiting=IDLE if waiting is None else waiting,
-        retry_permille=round(1000 * settings.retry_budget),
+        retry_permille=round(1000 * settings.retry_ratio),
+        retry_delay=settings.retry_delay_seconds,
         balancer=NUMBERS[routed.balancing],
         seed=seed,
         lanes=np.uint64(LANES),
-        same_input=bool(inputs.min() == inputs.max()),
-        lengths=outputs.astype(np.uint8),
+        ring=np.uint64(ring),
+        input=int(inputs[0]),
+        spare=profile.token_budget if same_input else -1,
+        same_input=same_input,
+        lengths=outputs.astype(np.uint8) if ring == SHORTEST_RING else outputs.astype(np.uint16),
         inputs=np.asarray(inputs, dtype=np.int64),
     )
 
 
 def _outputs(profile: PodProfile, settings: ExactSettings) -> I64:
-    table = settings.output_lengths
-    if table is None:
-        quantiles = (np.arange(TABLE) + 0.5) / TABLE
-        table = np.searchsorted(profile.length_cdf, quantiles).astype(np.int64)
-    _check_table("output_lengths", table, LONGEST_OUTPUT)
+    table = profile.outputs if settings.output_lengths is None else settings.output_lengths
+    _check_table("output_lengths", table, MAX_LENGTH)
     return table
 
 
@@ -493,8 +533,8 @@ def _check_table(name: str, table: I64, longest: int) -> None:
 
 
 def _state(model: Model, routed: Balancer, rows: int) -> State:
-    # A cohort a step can wait as long as the timeout, and no step is shorter than a slot.
-    ring = 1 << math.ceil(math.log2(model.timeout / model.slot + 4))
+    queue = _queue_length(model.timeout / model.slot)
+    steps = int(model.ring)
     size = scratch_size(model.batch)
     local = routed.balancing is Balancing.P2C_LOCAL
     connections = routed.connections if routed.balancing is Balancing.PINNED else 1
@@ -503,17 +543,18 @@ def _state(model: Model, routed: Balancer, rows: int) -> State:
         pods=Pods(
             line=_zeros(rows * LINE),
             key=np.zeros(rows, dtype=np.uint64),
-            finishing=np.zeros(rows * RING, dtype=np.uint16),
-            boundary=np.zeros(rows * RING, dtype=np.uint32),
-            cohort=np.zeros(rows * RING, dtype=np.uint64),
-            waiting_count=_zeros(rows * ring),
-            waiting_since=_zeros(rows * ring),
+            finishing=np.zeros(rows * steps, dtype=np.uint16),
+            boundary=np.zeros(rows * steps, dtype=np.uint32),
+            cohort=np.zeros(rows * steps, dtype=np.uint64),
+            waiting_count=_zeros(rows * queue),
+            waiting_since=_zeros(rows * queue),
+            admitted=_zeros(rows),
             arrival_sum=_zeros(rows),
             place=_zeros(rows),
         ),
         places=Places(_zeros(rows + 1), np.full(rows + 1, IDLE), _zeros(rows + 1)),
         minutes=Minutes(np.zeros(0, dtype=np.int32), _zeros(0), _zeros(0), _zeros(0)),
-        seconds=Seconds(np.zeros(0), np.zeros(0), *(_zeros(0) for _ in range(4))),
+        seconds=Seconds(np.zeros(0), np.zeros(0), *(_zeros(0) for _ in range(5))),
         scratch=Scratch(
             word=np.zeros(size, dtype=np.uint64),
             place=np.zeros(size, dtype=np.uint64),
@@ -532,11 +573,21 @@ def _state(model: Model, routed: Balancer, rows: int) -> State:
             node_next=np.full(1, -1, dtype=np.int64),
             queue_head=np.full(rows, -1, dtype=np.int64),
             queue_tail=np.full(rows, -1, dtype=np.int64),
-            finish_head=np.full(rows * RING if local else 1, -1, dtype=np.int64),
+            finish_head=np.full(rows * steps if local else 1, -1, dtype=np.int64),
             node_free=_zeros(1),
         ),
+        returning=_zeros(model.retry_delay + 1),
         control=_zeros(CONTROL),
     )
+
+
+def _ring_length(outputs: I64) -> int:
+    return max(SHORTEST_RING, 1 << int(outputs.max()).bit_length())
+
+
+def _queue_length(slots: float) -> int:
+    """A cohort a step can wait as long as the timeout, and no step is shorter than a slot."""
+    return 1 << math.ceil(math.log2(slots + 4))
 
 
 def _zeros(size: int) -> I64:

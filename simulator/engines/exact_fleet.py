@@ -5,25 +5,45 @@ from __future__ import annotations
 import numpy as np
 
 from forecaster.history import Floats
-from simulator.engines.engine import Minutes, Seconds
-from simulator.engines.exact import ExactEngine, ExactSettings
+from simulator.engines.engine import NO_RETRIES, Minutes, Retries, Seconds
+from simulator.engines.exact import ExactEngine, ExactSettings, most_pods, slot_within
 from simulator.engines.histogram import TICK_SECONDS, edges, quantile, ticks_of
 from simulator.pod import PodProfile
 
 MAX_PODS = 4_000
 """Starting, serving and draining pods together; far above what a run may ask for."""
+LONGEST_DRAIN_SECONDS = 86_400.0
+"""The fleet says when a draining pod's time is over."""
 
 
 class ExactFleetEngine:
     """Implements Engine; P99 by second is not known, since requests are recorded when they end."""
 
     def __init__(
-        self, profile: PodProfile, rates: Floats, seed: int, balancer: str, slo_seconds: float
+        self,
+        profile: PodProfile,
+        rates: Floats,
+        seed: int,
+        balancer: str,
+        slo_seconds: float,
+        retries: Retries = NO_RETRIES,
     ) -> None:
         self._rates = rates
         self._slo_seconds = slo_seconds
+        slot = slot_within(profile.t0_seconds)
         self._exact = ExactEngine(
-            profile, balancer, seed, MAX_PODS, ExactSettings(slo_seconds=slo_seconds)
+            profile,
+            balancer,
+            seed,
+            min(MAX_PODS, most_pods(profile, slot)),
+            ExactSettings(
+                slo_seconds,
+                slot,
+                profile.max_waiting,
+                retries.ratio,
+                retries.delay_seconds,
+                drain_grace_seconds=LONGEST_DRAIN_SECONDS,
+            ),
         )
         self._gone: set[int] = set()
         self._finished = False
@@ -39,8 +59,8 @@ class ExactFleetEngine:
         self._gone.add(pod)
 
     def remove(self, pod: int) -> None:
-        """A draining pod leaves by itself once it is empty or its grace has ended."""
-        if pod not in self._gone:
+        """A draining pod leaves by itself once it is empty."""
+        if pod not in self._gone or pod in self._exact.draining:
             self._exact.crash(pod)
 
     def advance(self, seconds: int) -> None:
@@ -53,8 +73,14 @@ class ExactFleetEngine:
             self._exact.flush()
             self._finished = True
 
+    def arrivals(self, first: int, last: int) -> Floats:
+        return np.asarray(self._exact.arrivals[first:last], dtype=np.float64)
+
+    def offered(self, first: int, last: int) -> Floats:
+        return self.arrivals(first, last) + self._exact.retried[first:last]
+
     def seen(self, first: int, last: int) -> Seconds:
-        arrivals = self._exact.arrivals[first:last].astype(np.float64)
+        arrivals = self.arrivals(first, last)
         return Seconds(
             arrivals=arrivals,
             running=self._exact.running[first:last].astype(np.float64),

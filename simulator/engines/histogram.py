@@ -3,7 +3,7 @@
 The exponent and the top seven bits of the mantissa are the bucket: 128 buckets an octave, so a
 bucket is at most 0.8 % wide. One more edge lies at the objective itself, so that late requests
 are counted exactly. Latencies are integer ticks of 1.024 microseconds. What lies beyond the last
-edge (about 69 s) is counted in the last bucket.
+edge (about 18 minutes) is counted in the last bucket.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from forecaster.history import Floats
 from simulator.engines.compiled import compiled
 
 TICK_SECONDS = 1.024e-6
-OCTAVES = 26
+OCTAVES = 30
 PER_OCTAVE = 128
 BEYOND = OCTAVES * PER_OCTAVE
 # One bucket more for the edge at the objective, one for what lies beyond the last edge.

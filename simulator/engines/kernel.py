@@ -3,8 +3,9 @@
 Pods are advanced one engine step at a time and requests exist only as counts, so only three
 things are done per request: choose a pod, draw an output length, record a latency. A cohort is
 what one pod admits at one boundary. Its lengths are a pure function of (pod, step): they are
-drawn at admission, and drawn again when the cohort is recorded, 256 steps later, when all of it
-has finished. Nothing is stored per request.
+drawn at admission, and drawn again when the cohort is recorded, a ring of steps later, when all of
+it has finished. Input lengths are one of (pod, place in its queue), so that a long prompt which
+does not fit stays long. Nothing is stored per request.
 
 A boundary keeps its exact time; only which arrivals had come by then is answered at the slot end
 nearest to it, so that the error has mean zero. Within a step arrivals are taken as evenly spread;
@@ -33,16 +34,15 @@ from simulator.engines.layout import (
     LANES,
     LEAST_LOADED,
     LINE,
+    LOST,
+    MAX_ARRIVALS,
     P2C_LOCAL,
-    POOL,
     RETRIED,
-    RING,
     RUNNING,
     SECOND,
     SPEED,
     SPEED_SHIFT,
     STEP,
-    TABLE,
     TAIL,
     TICK_MASK,
     TICK_SHIFT,
@@ -60,17 +60,14 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _ALL_ONES = 0xFFFFFFFFFFFFFFFF
 # Words of a pod's stream are numbered step << 16 | place in the cohort.
 _STEP_STRIDE = np.uint64((_GOLDEN << 16) & _ALL_ONES)
-_RING_STRIDE = np.uint64((_GOLDEN << 24) & _ALL_ONES)
 _U0, _U1 = np.uint64(0), np.uint64(1)
 _LOW16 = np.uint64(0xFFFF)
 _HIGH32 = np.uint64(0xFFFFFFFF00000000)
 _S16, _S32, _S40, _S52 = np.uint64(16), np.uint64(32), np.uint64(40), np.uint64(52)
-_RING_MASK = np.uint64(RING - 1)
-_ROW_MASK = np.uint64(TICK_MASK - (RING - 1))
-_TABLE_MASK = np.uint64(TABLE - 1)
+_LOW32 = np.uint64(TICK_MASK)
 _TICK_SHIFT = np.uint64(TICK_SHIFT)
 _WIDTH = np.uint64(WIDTH)
-_ULINE, _URING = np.uint64(LINE), np.uint64(RING)
+_ULINE = np.uint64(LINE)
 _STEP, _RUNNING, _BASE = np.uint64(STEP), np.uint64(RUNNING), np.uint64(BASE)
 _BEFORE, _WAITING, _SPEED = np.uint64(BEFORE), np.uint64(WAITING), np.uint64(SPEED)
 
@@ -83,6 +80,7 @@ def advance(state: State, seconds: Whole) -> None:
     for _ in range(seconds):
         second = control[SECOND]
         begin, end = state.seconds.rate_from[second], state.seconds.rate_to[second]
+        again = _sent_again(state, second)
         arrived = np.int64(0)
         for i in range(pace):
             slot = second * pace + i
@@ -90,32 +88,34 @@ def advance(state: State, seconds: Whole) -> None:
             fresh = poisson(mean, stream_key(model.seed, ARRIVALS, np.uint64(slot)))
             arrived += fresh
             count: Whole = fresh
-            if control[POOL] > 0:
-                count += _retries(state, fresh)
+            if again > 0:
+                count += again * (i + 1) // pace - again * i // pace
             if control[ACTIVE] > 0:
                 route(state, slot, count, control[ACTIVE])
             else:
                 state.minutes.failed[second // 60] += count
+                control[LOST] += count
             _run_due(state, (slot + 1) * model.slot + model.slot // 2)
         _close_second(state, second, arrived)
 
 
 @compiled
-def _retries(state: State, fresh: Whole) -> int:
-    """How many timed-out requests are tried again in this slot, within the budget."""
-    control = state.control
-    credit = control[CREDIT] + fresh * state.model.retry_permille
-    again = min(control[POOL], credit // 1000)
-    control[CREDIT] = credit - again * 1000 if again < control[POOL] else 0
-    control[POOL] -= again
-    control[RETRIED] += again
+def _sent_again(state: State, second: Whole) -> Whole:
+    """How many lost requests come again in this second; those that no slot could hold wait."""
+    returning = state.returning
+    due = returning[second % len(returning)]
+    again = min(due, state.model.slots_a_second * (MAX_ARRIVALS // 2))
+    returning[second % len(returning)] = 0
+    returning[(second + 1) % len(returning)] += due - again
+    state.seconds.retried[second] = again
+    state.control[RETRIED] += again
     return int(again)
 
 
 @compiled
 def _close_second(state: State, second: Whole, arrived: Whole) -> None:
     """Note what is seen at the end of a second; each minute, record what idle pods still hold."""
-    control, seconds, line = state.control, state.seconds, state.pods.line
+    model, control, seconds, line = state.model, state.control, state.seconds, state.pods.line
     running, waiting = 0, 0
     for position in range(control[ALIVE]):
         own = state.places.row[position] * LINE
@@ -129,8 +129,10 @@ def _close_second(state: State, second: Whole, arrived: Whole) -> None:
     seconds.waiting[second] = waiting
     seconds.ready[second] = control[ACTIVE]
     control[ARRIVED] += arrived
-    # Who could not be retried within the second has given up.
-    control[POOL] = 0
+    owed = control[LOST] * model.retry_permille + control[CREDIT]
+    state.returning[(second + model.retry_delay) % len(state.returning)] += owed // 1000
+    control[CREDIT] = owed % 1000
+    control[LOST] = 0
     control[SECOND] = second + 1
 
 
@@ -153,7 +155,8 @@ def _run_due(state: State, limit: Whole) -> None:
 def _run_block(state: State, first: Whole, last: Whole) -> None:  # noqa: PLR0915  # one pass over a pod's state, kept in registers
     """One boundary of each listed pod, then all their admissions and all their records."""
     model, pods, places, scratch = state.model, state.pods, state.places, state.scratch
-    line = pods.line
+    line, ring = pods.line, model.ring
+    mask, ring_stride = ring - _U1, ring * _STEP_STRIDE
     admitted, recorded = _U0, _U0
     minute: Whole = np.int64(0)
     for n in range(np.uint64(first), np.uint64(last)):
@@ -163,7 +166,7 @@ def _run_block(state: State, first: Whole, last: Whole) -> None:  # noqa: PLR091
         at = places.due[position]
         tick = at >> TICK_SHIFT
         step = line[own + _STEP]
-        cell = row * _URING + (np.uint64(step) & _RING_MASK)
+        cell = row * ring + (np.uint64(step) & mask)
         stream = pods.key[row] + np.uint64(step) * _STEP_STRIDE
         pods.boundary[cell] = np.uint32(tick & TICK_MASK)
 
@@ -184,14 +187,14 @@ def _run_block(state: State, first: Whole, last: Whole) -> None:  # noqa: PLR091
                 recorded, minute = _U0, since
             item = (old & _HIGH32) | cell
             spacing = ((old >> _S16) & _LOW16) << _S32
-            key = stream - _RING_STRIDE
+            key = stream - ring_stride
             _spread(scratch.record_word, recorded, old & _LOW16, key, GOLDEN, model.lanes)
             _spread(scratch.record_place, recorded, old & _LOW16, item, spacing, model.lanes)
             recorded += old & _LOW16
 
-        tokens = _prompt_tokens(model, stream, arrived)
+        tokens = arrived * model.input
         room = min(model.batch - running, arrived)
-        if line[own + _WAITING] == 0 and room == arrived and tokens <= model.budget - running:
+        if line[own + _WAITING] == 0 and room == arrived and tokens <= model.spare - running:
             taken = np.uint64(arrived)
             begin, end = line[own + _BEFORE], at
             if model.balancer == LEAST_LOADED and arrived > 0:
@@ -217,6 +220,12 @@ def _run_block(state: State, first: Whole, last: Whole) -> None:  # noqa: PLR091
         places.due[position] = following if running > 0 else IDLE
     _admit(state, admitted)
     _record(state, recorded, minute)
+
+
+@inlined
+def _cell(model: Model, row: Whole, step: Whole) -> np.uint64:
+    """Where the rings of a pod hold a step."""
+    return np.uint64(row) * model.ring + (np.uint64(step) & (model.ring - _U1))
 
 
 @inlined
@@ -257,15 +266,22 @@ def _even_cohort(end: Whole, begin: Whole, count: np.uint64, front_end: Whole) -
 
 
 @inlined
-def _prompt_tokens(model: Model, stream: np.uint64, count: Whole) -> Whole:
-    """Input tokens of the first requests of a cohort."""
-    inputs = model.inputs
-    if model.same_input:
+def _prompt_tokens(state: State, row: Whole | np.uint64, count: Whole) -> Whole:
+    """Input tokens of the first so many requests of a pod's queue."""
+    inputs = state.model.inputs
+    if state.model.same_input:
         return int(count * inputs[0])
     tokens = 0
-    for i in range(np.uint64(count)):
-        tokens += inputs[(mixed(stream + i * GOLDEN) >> _S40) & _TABLE_MASK]
+    for i in range(count):
+        tokens += inputs[_input(state, row, i)]
     return tokens
+
+
+@inlined
+def _input(state: State, row: Whole | np.uint64, place: Whole) -> np.uint64:
+    """Where the table holds the input length of the request at a place in a pod's queue."""
+    number = np.uint64(state.pods.admitted[row] + place)
+    return mixed(~state.pods.key[row] + number * GOLDEN) >> _S52
 
 
 @inlined
@@ -273,17 +289,19 @@ def _admit(state: State, count: np.uint64) -> None:
     """Draw the lengths of the admitted and count them at the steps where they finish."""
     word, place = state.scratch.word, state.scratch.place
     finishing, lengths = state.pods.finishing, state.model.lengths
+    mask = state.model.ring - _U1
+    row_mask = _LOW32 - mask
     for i in range(count):
         word[i] = mixed(word[i]) >> _S52
     for i in range(count):
         cell = place[i]
-        cell = (cell & _ROW_MASK) | ((cell + np.uint64(lengths[word[i]])) & _RING_MASK)
+        cell = (cell & row_mask) | ((cell + np.uint64(lengths[word[i]])) & mask)
         finishing[cell] += np.uint16(1)
     if state.model.balancer == P2C_LOCAL:
         for i in range(count):
             cell = place[i]
-            cell = (cell & _ROW_MASK) | ((cell + np.uint64(lengths[word[i]])) & _RING_MASK)
-            start_request(state.clients, np.int64(place[i] // _URING), np.int64(cell))
+            cell = (cell & row_mask) | ((cell + np.uint64(lengths[word[i]])) & mask)
+            start_request(state.clients, np.int64(place[i] // state.model.ring), np.int64(cell))
 
 
 @compiled
@@ -292,12 +310,14 @@ def _record(state: State, count: np.uint64, minute: Whole) -> None:
     scratch, lengths = state.scratch, state.model.lengths
     word, place, ticks = scratch.record_word, scratch.record_place, scratch.ticks
     boundary, histogram = state.pods.boundary, state.minutes.histogram
+    mask = state.model.ring - _U1
+    row_mask = _LOW32 - mask
     objective = np.uint32(state.model.objective)
     for i in range(count):
         word[i] = mixed(word[i]) >> _S52
     for i in range(count):
         item = place[i]
-        cell = (item & _ROW_MASK) | ((item + np.uint64(lengths[word[i]])) & _RING_MASK)
+        cell = (item & row_mask) | ((item + np.uint64(lengths[word[i]])) & mask)
         ticks[i] = np.uint32(boundary[cell] - np.uint32(item >> _S32))
     # Apart from the loop below, because this one vectorises.
     for i in range(count):
@@ -311,7 +331,7 @@ def _record(state: State, count: np.uint64, minute: Whole) -> None:
 def _admit_limited(
     state: State, row: Whole, arrived: Whole, running: Whole, at: Whole
 ) -> tuple[Whole, Whole, Whole]:
-    """Admission where somebody waits or not all fit: (admitted, prompt tokens, gone).
+    """Admission where inputs differ, somebody waits or not all fit: (admitted, tokens, gone).
 
     Requests wait as whole cohorts, first in, first out, each with one arrival time. Those at the
     head that have waited longer than the timeout leave; those that do not fit the waiting room
@@ -323,7 +343,6 @@ def _admit_limited(
     size = len(counts) // len(pods.key)
     ring, mask = row * size, size - 1
     step, head, tail = line[own + STEP], line[own + HEAD], line[own + TAIL]
-    stream = pods.key[row] + np.uint64(step) * _STEP_STRIDE
     pods.arrival_sum[row] = 0
     waiting = line[own + WAITING] + arrived
     if arrived > 0:
@@ -338,11 +357,10 @@ def _admit_limited(
         state.minutes.timed_out[_minute(since[ring + (head & mask)])] += count
         gone += count
         head += 1
-    if model.retry_permille > 0:
-        state.control[POOL] += gone
     if model.balancer == P2C_LOCAL:
         drop_requests(state.clients, len(pods.key), row, gone)
-    room = _room(model, stream, waiting - gone, running)
+    pods.admitted[row] += gone
+    room = _room(state, row, waiting - gone, running)
     taken, waited = 0, 0
     while taken < room:
         slot = ring + (head & mask)
@@ -353,34 +371,44 @@ def _admit_limited(
         head += counts[slot] == 0
     waiting -= gone + taken
     shed = max(0, waiting - model.max_waiting)
-    left = shed
-    while left > 0:
-        slot = ring + ((tail - 1) & mask)
-        part = min(counts[slot], left)
-        state.minutes.shed[_minute(since[slot])] += part
-        left -= part
-        counts[slot] -= part
-        tail -= counts[slot] == 0
+    tail = _turn_away(state, ring, tail, shed)
+    state.control[LOST] += gone + shed
     if model.balancer == P2C_LOCAL:
         drop_requests(state.clients, len(pods.key), row, shed)
     line[own + HEAD], line[own + TAIL], line[own + WAITING] = head, tail, waiting - shed
     first = ((at - waited // max(taken, 1)) >> TICK_SHIFT) - model.front_end
-    cell = row * RING + (step & (RING - 1))
-    pods.cohort[cell] = (np.uint64(first) << _S32) | np.uint64(taken)
-    return taken, _prompt_tokens(model, stream, taken), gone + shed
+    pods.cohort[_cell(model, row, step)] = (np.uint64(first) << _S32) | np.uint64(taken)
+    tokens = _prompt_tokens(state, row, taken)
+    pods.admitted[row] += taken
+    return taken, tokens, gone + shed
 
 
 @compiled
-def _room(model: Model, stream: np.uint64, waiting: Whole, running: Whole) -> Whole:
+def _turn_away(state: State, ring: Whole, tail: Whole, count: Whole) -> Whole:
+    """Shed so many of a pod's waiting requests, the newest first; the new end of its queue."""
+    counts, since = state.pods.waiting_count, state.pods.waiting_since
+    mask = len(counts) // len(state.pods.key) - 1
+    while count > 0:
+        slot = ring + ((tail - 1) & mask)
+        part = min(counts[slot], count)
+        state.minutes.shed[_minute(since[slot])] += part
+        count -= part
+        counts[slot] -= part
+        tail -= counts[slot] == 0
+    return tail
+
+
+@compiled
+def _room(state: State, row: Whole, waiting: Whole, running: Whole) -> Whole:
     """How many of those that wait the batch and the token budget admit."""
+    model = state.model
     room = min(waiting, model.batch - running)
     spare = model.budget - running
     if model.same_input:
         return int(max(0, min(room, spare // model.inputs[0])))
     fits = 0
     while fits < room:
-        word = mixed(stream + np.uint64(fits) * GOLDEN)
-        spare -= model.inputs[(word >> _S40) & _TABLE_MASK]
+        spare -= model.inputs[_input(state, row, fits)]
         if spare < 0:
             break
         fits += 1
@@ -403,8 +431,8 @@ def settle(state: State, position: Whole, fail: bool) -> Whole:
     own = row * LINE
     step = pods.line[own + STEP]
     in_flight = 0
-    for then in range(max(0, step - RING), step):
-        cell = np.uint64(row * RING + (then & (RING - 1)))
+    for then in range(max(0, step - np.int64(model.ring)), step):
+        cell = _cell(model, row, then)
         cohort = pods.cohort[cell]
         pods.cohort[cell] = _U0
         minute = np.int64(
@@ -415,7 +443,7 @@ def settle(state: State, position: Whole, fail: bool) -> Whole:
         for i in range(cohort & _LOW16):
             finish = then + np.int64(model.lengths[mixed(stream + i * GOLDEN) >> _S52])
             if finish < step:
-                done = pods.boundary[row * RING + (finish & (RING - 1))]
+                done = pods.boundary[_cell(model, row, finish)]
                 latency = np.uint32(done - np.uint32(arrival & np.uint64(TICK_MASK)))
                 bucket = bucket_of(latency, np.uint32(model.objective))
                 minutes.histogram[minute * WIDTH + np.int64(bucket)] += np.int32(1)
@@ -447,10 +475,10 @@ def _settle_waiting(state: State, position: Whole, fail: bool) -> Whole:
 @compiled
 def forget_clients(state: State, row: Whole) -> None:
     """All nodes of a pod's requests are free again."""
-    rows = len(state.pods.key)
+    rows, ring = len(state.pods.key), np.int64(state.model.ring)
     while state.clients.queue_head[row] >= 0:
         drop_requests(state.clients, rows, row, 1)
-    for cell in range(row * RING, (row + 1) * RING):
+    for cell in range(row * ring, (row + 1) * ring):
         finish_requests(state.clients, rows, row, cell)
 
 

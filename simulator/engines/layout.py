@@ -22,8 +22,9 @@ F64 = npt.NDArray[np.float64]
 # What compiled code takes as an integer of 64 bits.
 Whole: TypeAlias = int | np.int64
 
-# Every finish and every boundary time of the last 256 steps is in a ring.
-RING = 256
+# Every finish and every boundary time of the last steps is in a ring, which is longer than the
+# longest output: a power of two, and this one wherever it is long enough.
+SHORTEST_RING = 256
 IDLE = 1 << 62
 TICK_SHIFT = 10
 TICKS_A_MINUTE = 58_593_750
@@ -48,8 +49,8 @@ BLOCK = 64
 MAX_ARRIVALS = 1 << 16
 TABLE = 4096
 
-# Words of `control`.
-SECOND, ACTIVE, ALIVE, POOL, CREDIT, ARRIVED, RETRIED = range(7)
+# Words of `control`; LOST and CREDIT (thousandths) are what retries are made from.
+SECOND, ACTIVE, ALIVE, LOST, CREDIT, ARRIVED, RETRIED = range(7)
 CONTROL = 7
 
 # Balancers as numbers; the names are in `simulator.balancers`.
@@ -57,7 +58,12 @@ P2C, P2C_LOCAL, ROUND_ROBIN, RANDOM, LEAST_LOADED, PINNED = range(6)
 
 
 class Model(NamedTuple):
-    """What all pods share. `lanes` is LANES, unknown to the compiler, which vectorises only so."""
+    """What all pods share. `lanes` is LANES, unknown to the compiler, which vectorises only so.
+
+    `ring` is the length of a pod's rings in steps. `input` is every request's, and `spare` the
+    token budget that admission may take without looking at single requests: none where their
+    inputs differ.
+    """
 
     t0: int
     t1: int
@@ -71,11 +77,15 @@ class Model(NamedTuple):
     objective: int
     max_waiting: int
     retry_permille: int
+    retry_delay: int
     balancer: int
     seed: np.uint64
     lanes: np.uint64
+    ring: np.uint64
+    input: int
+    spare: int
     same_input: bool
-    lengths: U8
+    lengths: U8 | U16
     inputs: I64
 
 
@@ -83,8 +93,9 @@ class Pods(NamedTuple):
     """By row. `finishing` (requests that finish), `boundary` (ticks) and `cohort` are rings.
 
     A cohort is first arrival << 32 | spacing << 16 | count, the arrival in ticks and earlier by
-    the front-end term. The waiting ring holds cohorts not yet admitted. `arrival_sum` adds up the
-    arrival times since the last boundary, for the one balancer that needs them.
+    the front-end term. The waiting ring holds cohorts not yet admitted. `admitted` counts the
+    requests that have left the queue, where inputs differ. `arrival_sum` adds up the arrival times
+    since the last boundary, for the one balancer that needs them.
     """
 
     line: I64
@@ -94,6 +105,7 @@ class Pods(NamedTuple):
     cohort: U64
     waiting_count: I64
     waiting_since: I64
+    admitted: I64
     arrival_sum: I64
     place: I64
 
@@ -121,6 +133,7 @@ class Seconds(NamedTuple):
     rate_from: F64
     rate_to: F64
     arrivals: I64
+    retried: I64
     running: I64
     waiting: I64
     ready: I64
@@ -158,7 +171,7 @@ class Clients(NamedTuple):
 
 
 class State(NamedTuple):
-    """All of it."""
+    """All of it. `returning` holds the requests that are sent again, by second, as a ring."""
 
     model: Model
     pods: Pods
@@ -167,4 +180,5 @@ class State(NamedTuple):
     seconds: Seconds
     scratch: Scratch
     clients: Clients
+    returning: I64
     control: I64

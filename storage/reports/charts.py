@@ -19,13 +19,13 @@ import vl_convert
 
 from forecaster.history import Floats
 from storage.reports import words
-from storage.reports.timeline import FIGURES, PEAKS, Timeline
+from storage.reports.timeline import Timeline
 
 BLUE, ORANGE, GREEN, SKY = "#0072B2", "#E69F00", "#009E73", "#56B4E9"
 RED, PURPLE, GREY, TEXT = "#D55E00", "#CC79A7", "#8A8F98", "currentColor"
 BAND, SERVING = "rgba(230,159,0,0.35)", "rgba(0,158,115,0.35)"
 RUN_COLOURS = (BLUE, ORANGE, GREY, PURPLE, GREEN, SKY)
-FAMILY_COLOURS = dict(zip(words.FAMILIES, (BLUE, ORANGE, GREEN, RED, GREY), strict=True))
+FAMILY_COLOURS = dict(zip(words.FAMILIES, (BLUE, ORANGE, GREEN, RED, GREY, PURPLE), strict=True))
 FONT = "Helvetica, Arial, sans-serif"
 COARSE_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
 FINE_TICKS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 7, 10)
@@ -80,8 +80,8 @@ def traffic(
 ) -> str:
     """Demand against the forecast for the same moment and the capacity that was ready; close up
     the scale does not begin at zero."""
-    drawn = _drawn(line, layout)
-    legend = _legend(
+    drawn = line.thinned(layout.points)
+    legend = colour_legend(
         {
             "observed demand": BLUE,
             "forecast median": ORANGE,
@@ -90,20 +90,20 @@ def traffic(
         },
         layout,
     )
-    seen = _rows(t=drawn.time, demand=drawn.demand_qps, capacity=drawn.ready * qps_per_replica)
-    foretold = _rows(
+    seen = as_rows(t=drawn.time, demand=drawn.demand_qps, capacity=drawn.ready * qps_per_replica)
+    foretold = as_rows(
         t=drawn.forecast_at,
         low=drawn.forecast_low_qps,
         median=drawn.forecast_median_qps,
         high=drawn.forecast_high_qps,
     )
-    x = _time_axis(_span(line), layout)
-    band, median = _from("foretold", x), _from("foretold", x)
-    demand, capacity = _from("seen", x), _from("seen", x)
+    x = time_axis(_span(line), layout)
+    band, median = over_table("foretold", x), over_table("foretold", x)
+    demand, capacity = over_table("seen", x), over_table("seen", x)
     chart = alt.layer(
         legend,
         band.mark_area(opacity=1).encode(
-            y=_amount("low", "requests/s", zero=not close_up),
+            y=amount_axis("low", "requests/s", zero=not close_up),
             y2="high:Q",
             color=alt.ColorDatum("forecast range"),
         ),
@@ -124,20 +124,22 @@ def traffic(
 
 def replicas(line: Timeline, qps_per_replica: float, layout: Layout = WIDE) -> str:
     """Replicas that served, that were on their way, and that the demand needed."""
-    drawn = _drawn(line, layout)
-    legend = _legend({"ready": SERVING, "ready + starting": SKY, "needed by demand": TEXT}, layout)
-    rows = _rows(
+    drawn = line.thinned(layout.points)
+    legend = colour_legend(
+        {"ready": SERVING, "ready + starting": SKY, "needed by demand": TEXT}, layout
+    )
+    rows = as_rows(
         t=drawn.time,
         ready=drawn.ready,
         coming=drawn.ready + drawn.starting,
         needed=np.ceil(drawn.demand_qps / qps_per_replica - 1e-9),
     )
-    x = _time_axis(_span(line), layout)
-    serving, coming, needed = _from("seen", x), _from("seen", x), _from("seen", x)
+    x = time_axis(_span(line), layout)
+    serving, coming, needed = over_table("seen", x), over_table("seen", x), over_table("seen", x)
     chart = alt.layer(
         legend,
         serving.mark_area(interpolate="step-after", opacity=1).encode(
-            y=_amount("ready", "replicas"), color=alt.ColorDatum("ready")
+            y=amount_axis("ready", "replicas"), color=alt.ColorDatum("ready")
         ),
         coming.mark_line(interpolate="step-after", strokeWidth=1.5).encode(
             y="coming:Q", color=alt.ColorDatum("ready + starting")
@@ -152,12 +154,12 @@ def replicas(line: Timeline, qps_per_replica: float, layout: Layout = WIDE) -> s
 def latency(paths: Sequence[LatencyPath], slo_seconds: float | None, layout: Layout = WIDE) -> str:
     """P99 of one or several runs, the first on top, with the objective as a line."""
     objective = "" if slo_seconds is None else f"objective {slo_seconds:g} s"
-    colours = {path.label: _run_colour(index) for index, path in enumerate(paths)}
-    legend = _legend(colours | ({objective: RED} if objective else {}), layout)
+    colours = {path.label: run_colour(index) for index, path in enumerate(paths)}
+    legend = colour_legend(colours | ({objective: RED} if objective else {}), layout)
     tables = {f"path{index}": _latency_rows(path, layout) for index, path in enumerate(paths)}
     values = [row["p99"] for rows in tables.values() for row in rows if row["p99"] is not None]
     times = np.concatenate([path.time for path in paths])
-    x = _time_axis((float(times.min()) - 30.0, float(times.max()) + 30.0), layout)
+    x = time_axis((float(times.min()) - 30.0, float(times.max()) + 30.0), layout)
     domain = _decades([*values, slo_seconds or 1.0])
     ticks = FINE_TICKS if domain[1] < 6 * domain[0] else COARSE_TICKS
     y = alt.Y(
@@ -167,7 +169,7 @@ def latency(paths: Sequence[LatencyPath], slo_seconds: float | None, layout: Lay
         axis=alt.Axis(values=list(ticks), format="~g", labelOverlap=False),
     )
     layers: list[Any] = [
-        _from(f"path{index}", x)
+        over_table(f"path{index}", x)
         .mark_line(strokeWidth=2 if index == 0 else 1.25)
         .encode(y=y, color=alt.ColorDatum(path.label))
         for index, path in reversed(list(enumerate(paths)))
@@ -188,7 +190,7 @@ def reasons(line: Timeline, layout: Layout = WIDE) -> str:
     families = {name: FAMILY_COLOURS[name] for name in words.FAMILIES if name in present}
     span = _span(line)
     chart = (
-        _from("bins", _time_axis(span, layout))
+        over_table("bins", time_axis(span, layout))
         .mark_rect()
         .encode(
             x2="end:T",
@@ -206,7 +208,7 @@ def reasons(line: Timeline, layout: Layout = WIDE) -> str:
             color=alt.Color(
                 "family:N",
                 scale=alt.Scale(domain=list(families), range=list(families.values())),
-                legend=_legend_style(layout),
+                legend=legend_style(layout),
             ),
             opacity=alt.Opacity("share:Q", scale=alt.Scale(range=[0.15, 1]), legend=None),
         )
@@ -242,7 +244,7 @@ def cost(bars: Sequence[Bar], clairvoyant_pod_hours: float | None, layout: Layou
     ]
     tables: dict[str, Rows] = {
         "bars": [
-            {"row": index, "label": bar.label, "hours": bar.pod_hours, "colour": _run_colour(index)}
+            {"row": index, "label": bar.label, "hours": bar.pod_hours, "colour": run_colour(index)}
             for index, bar in enumerate(bars)
         ]
     }
@@ -271,27 +273,11 @@ def standalone(svg: str) -> str:
     return f"{head}>{style}{body}"
 
 
-def _drawn(line: Timeline, layout: Layout) -> Timeline:
-    """At most as many points as the layout has room for; peaks of demand and P99 stay."""
-    stride = max(1, -(-len(line) // layout.points))
-    if stride == 1:
-        return line
-    starts = np.arange(0, len(line), stride)
-    last = np.minimum(starts + stride, len(line)) - 1
-    figures: dict[str, Any] = {
-        name: np.fmax.reduceat(getattr(line, name), starts)
-        if name in PEAKS
-        else getattr(line, name)[last]
-        for name in FIGURES
-    }
-    return replace(line, time=line.time[last], forecast_at=line.forecast_at[last], **figures)
-
-
 def _latency_rows(path: LatencyPath, layout: Layout) -> Rows:
     """The highest P99 of each stretch, within what the scale shows."""
     starts = np.arange(0, len(path.time), max(1, -(-len(path.time) // layout.points)))
     highest = np.fmax.reduceat(path.p99_seconds, starts)
-    return _rows(t=path.time[starts], p99=np.clip(highest, QUICKEST_SECONDS, SLOWEST_SECONDS))
+    return as_rows(t=path.time[starts], p99=np.clip(highest, QUICKEST_SECONDS, SLOWEST_SECONDS))
 
 
 def _decades(values: Sequence[float]) -> list[float]:
@@ -324,7 +310,7 @@ def _reason_bins(line: Timeline, span: tuple[float, float], count: int) -> Rows:
     return rows
 
 
-def _rows(t: Floats, **columns: Floats) -> Rows:
+def as_rows(t: Floats, **columns: Floats) -> Rows:
     """Columns as rows for a chart: times in milliseconds, what is not known as None."""
     times = [None if np.isnan(at) else float(at) * 1000 for at in t]
     values = [[None if np.isnan(v) else float(v) for v in column] for column in columns.values()]
@@ -341,7 +327,8 @@ def _span(line: Timeline) -> tuple[float, float]:
     return first, max(float(last), first + 60.0)
 
 
-def _time_axis(span: tuple[float, float], layout: Layout) -> alt.X:
+def time_axis(span: tuple[float, float], layout: Layout) -> alt.X:
+    """UTC from and to, in seconds since 1970; days are named at midnight."""
     days = (span[1] - span[0]) / 86_400
     form = "%d %b" if days > 3 else "%H:%M"
     expression = (
@@ -360,30 +347,33 @@ def _time_axis(span: tuple[float, float], layout: Layout) -> alt.X:
     )
 
 
-def _amount(field: str, title: str, zero: bool = True) -> alt.Y:
+def amount_axis(field: str, title: str, zero: bool = True) -> alt.Y:
+    """Amounts with k and M."""
     # By an expression: an axis' own format would write 0 as 0k.
     axis = alt.Axis(labelExpr="format(datum.value, '~s')", tickMinStep=1, tickCount=5)
     return alt.Y(f"{field}:Q", title=title, axis=axis, scale=alt.Scale(zero=zero))
 
 
-def _from(table: str, x: alt.X) -> alt.Chart:
+def over_table(table: str, x: alt.X) -> alt.Chart:
+    """A chart yet without a mark, over a named table."""
     chart: alt.Chart = alt.Chart(alt.NamedData(table)).encode(x=x)
     return chart
 
 
-def _legend(colours: Mapping[str, str], layout: Layout) -> alt.Chart:
+def colour_legend(colours: Mapping[str, str], layout: Layout) -> alt.Chart:
     """An invisible layer that names the colours: the other layers ask for theirs by name."""
     scale = alt.Scale(domain=list(colours), range=list(colours.values()))
     names = alt.InlineData([{"name": name} for name in colours])
     chart: alt.Chart = (
         alt.Chart(names)
         .mark_square(size=0, opacity=0)
-        .encode(color=alt.Color("name:N", scale=scale, legend=_legend_style(layout)))
+        .encode(color=alt.Color("name:N", scale=scale, legend=legend_style(layout)))
     )
     return chart
 
 
-def _legend_style(layout: Layout) -> alt.Legend:
+def legend_style(layout: Layout) -> alt.Legend:
+    """Above the plot: in a line where there is room for it."""
     return alt.Legend(
         title=None,
         orient="top",
@@ -395,7 +385,8 @@ def _legend_style(layout: Layout) -> alt.Legend:
     )
 
 
-def _run_colour(index: int) -> str:
+def run_colour(index: int) -> str:
+    """Of the n-th run or model."""
     return RUN_COLOURS[index % len(RUN_COLOURS)]
 
 
@@ -430,11 +421,15 @@ def picture(
 
 
 def _finished(svg: str, key: str, title: str) -> str:
-    """Named for screen readers, with ids of its own, and without digits nobody sees."""
+    """Named for screen readers, with ids of its own, and without digits nobody sees.
+
+    A mark with a description shows it where the pointer rests.
+    """
     prefix = re.sub(r"\W+", "-", key.lower())
     svg = re.sub(r'id="', f'id="{prefix}-', svg)
     svg = svg.replace("url(#", f"url(#{prefix}-")
     svg = re.sub(r"(\d\.\d)\d+(?=[,\sLMHVhvlmZA\"])", r"\1", svg)
+    svg = re.sub(r'<path (aria-label="([^"]*)"[^>]*)/>', r"<path \1><title>\2</title></path>", svg)
     name = escape(title)
     svg = svg.replace('class="marks"', f'class="chart" role="img" aria-label="{name}"', 1)
     head, body = svg.split(">", 1)

@@ -1,6 +1,6 @@
-"""What the figures mean: how good the forecast was, and what caused the worst minute.
+"""What the figures mean: how good the forecast was, what the objective came to, what went worst.
 
-Pure: timelines and per-minute figures in, findings out. Knows no database and no layout.
+Pure: minutes in, findings out. Knows no database and no layout.
 """
 
 from __future__ import annotations
@@ -9,39 +9,52 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
+import numpy.typing as npt
 
 from forecaster.history import Floats
-from storage.reports.timeline import Timeline
+from storage.reports.minutes import MINUTE, Minutes
 
-MINUTE = 60.0
 FORESEEN_SECONDS = 90.0
-"""A forecast counts as made for a minute if its moment lies this near to the minute's middle."""
+"""A forecast counts as made for a minute if its span lies this near to the minute's middle."""
+GOOD_RATIO = 0.9999
+"""Share of requests that are to be served within the objective, unless told otherwise."""
+APART_MINUTES = 15
+"""Bad minutes closer together are one incident, of which the worst is told."""
+
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What a fleet is measured against: the latency objective, the rate that one replica serves
-    within it, and the price of a replica for an hour in any one currency (None if not given)."""
+    """What a fleet is measured against.
+
+    The latency objective, the rate that one replica serves within it, the price of a replica for
+    an hour in any one currency (None if not given), and the share of requests that are to be good.
+    """
 
     slo_seconds: float
     qps_per_replica: float
     price_per_pod_hour: float | None = None
+    good_ratio: float = GOOD_RATIO
 
 
 @dataclass(frozen=True, slots=True)
 class ForecastQuality:
-    """The forecast made one lead time ahead, against the demand that came, minute by minute.
+    """The forecast for what a replica ordered then would serve, against what came, by the minute.
 
-    `covered_ratio` is the share of minutes at or below the upper quantile. `error_ratio` is the
-    sum of absolute errors of the median over the sum of demand; `unchanged_error_ratio` is the
-    same for the guess that demand stays as it is for one lead time. `skill` is
-    1 - error_ratio / unchanged_error_ratio.
+    What came is the highest demand of the forecast's span. `covered_ratio` is the share of minutes
+    at or below the rate that was ordered for, `below_low_ratio` the share below the lower edge (a
+    5 % quantile). `error_ratio` is the sum of absolute errors of the median over the sum of what
+    came; `unchanged_error_ratio` is the same for the guess that demand stays as it is. `skill` is
+    1 - error_ratio / unchanged_error_ratio. `trusted_ratio` is of all decisions.
     """
 
     minutes: int
     covered_ratio: float
+    below_low_ratio: float
     error_ratio: float
     unchanged_error_ratio: float
+    trusted_ratio: float
 
     @property
     def skill(self) -> float | None:
@@ -51,11 +64,48 @@ class ForecastQuality:
 
 
 @dataclass(frozen=True, slots=True)
+class Compliance:
+    """Requests against the objective, minute by minute.
+
+    Of a minute whose P99 was over the objective every request counts as bad, as does one that
+    failed; so `bad_requests` is the most that there can have been. Where no latency was measured,
+    a minute counts whose demand was above the capacity that was ready. `burn` is the share of the
+    error budget that is used up, 1 when all of it is.
+    """
+
+    requests: float
+    bad_requests: float
+    failed_requests: float
+    minutes: int
+    minutes_measured: int
+    minutes_over: int
+    minutes_short: int
+    minutes_unknown: int
+    good_ratio: float
+
+    @property
+    def bad_ratio(self) -> float | None:
+        return self.bad_requests / self.requests if self.requests else None
+
+    @property
+    def budget_requests(self) -> float:
+        return (1 - self.good_ratio) * self.requests
+
+    @property
+    def burn(self) -> float | None:
+        return self.bad_requests / self.budget_requests if self.requests else None
+
+    @property
+    def met(self) -> bool | None:
+        return None if self.burn is None else self.burn <= 1
+
+
+@dataclass(frozen=True, slots=True)
 class WorstMinute:
-    """The minute with the highest P99, and what the log knows about it; None where nothing."""
+    """A minute that went badly, and what the log knows about it; None where nothing."""
 
     at: datetime
-    p99_seconds: float
+    p99_seconds: float | None
     demand_qps: float | None
     capacity_qps: float | None
     missing_replicas: int | None
@@ -69,49 +119,135 @@ class Minute:
     """One minute of a run: what was asked of the fleet and what it had."""
 
     at: datetime
-    p99_seconds: float
+    p99_seconds: float | None
     demand_qps: float
     ready: float
 
 
-def forecast_quality(line: Timeline) -> ForecastQuality | None:
-    """How good the forecast was, or None where no forecast met its moment in the log."""
-    known = np.isfinite(line.demand_qps)
-    made = known & np.isfinite(line.forecast_at) & np.isfinite(line.forecast_high_qps)
-    if known.sum() < 2 or not made.any():
-        return None
-    target = line.forecast_at[made]
-    came = np.interp(target, line.time[known], line.demand_qps[known])
-    came[~_near(line.time[known], target)] = np.nan
-    minute = (target // MINUTE).astype(np.int64)
-    columns = (came, line.forecast_median_qps[made], line.forecast_high_qps[made])
-    actual, median, high, unchanged = (
-        _minute_means(minute, column) for column in (*columns, line.demand_qps[made])
-    )
-    judged = np.isfinite(actual) & np.isfinite(median)
-    total = float(actual[judged].sum())
+def forecast_quality(minutes: Minutes) -> ForecastQuality | None:
+    """How good the forecast was, or None where no forecast met its span in the log."""
+    made = np.isfinite(minutes.forecast_at) & np.isfinite(minutes.forecast_high_qps)
+    came = came_in_span(minutes)
+    now = minutes.demand_peak_qps
+    judged = made & np.isfinite(came) & np.isfinite(now)
+    total = float(came[judged].sum())
     if total == 0:
         return None
     return ForecastQuality(
         minutes=int(judged.sum()),
-        covered_ratio=float((actual[judged] <= high[judged]).mean()),
-        error_ratio=float(np.abs(actual - median)[judged].sum()) / total,
-        unchanged_error_ratio=float(np.abs(actual - unchanged)[judged].sum()) / total,
+        covered_ratio=float((came <= minutes.forecast_high_qps)[judged].mean()),
+        below_low_ratio=float((came < minutes.forecast_low_qps)[judged].mean()),
+        error_ratio=float(np.abs(came - minutes.forecast_median_qps)[judged].sum()) / total,
+        unchanged_error_ratio=float(np.abs(came - now)[judged].sum()) / total,
+        trusted_ratio=float(minutes.trusted.sum() / minutes.decisions.sum()),
     )
 
 
-def worst_minute(minute: Minute, line: Timeline, objective: Objective) -> WorstMinute:
-    """What was known about a run's worst minute, and its likely cause in a sentence."""
+def came_in_span(minutes: Minutes) -> Floats:
+    """The highest demand of the span that each minute's forecast was made for; NaN where it is
+    not known whole."""
+    came = np.full(len(minutes), np.nan)
+    made = np.flatnonzero(np.isfinite(minutes.forecast_at))
+    if not len(made):
+        return came
+    start = float(minutes.time[0])
+    grid = _grid(minutes.time, minutes.demand_peak_qps)
+    first = ((minutes.forecast_at[made] - start) // MINUTE).astype(np.int64)
+    ends = np.fmax(minutes.forecast_until[made], minutes.forecast_at[made] + 1.0)
+    length = np.ceil((ends - start) / MINUTE).astype(np.int64) - first
+    for size in np.unique(length):
+        spans = np.lib.stride_tricks.sliding_window_view(
+            np.concatenate([grid, np.full(int(size), np.nan)]), int(size)
+        )
+        mine = length == size
+        inside = mine & (first >= 0) & (first < len(grid))
+        came[made[inside]] = spans[first[inside]].max(axis=1)
+    return came
+
+
+def compliance(minutes: Minutes, objective: Objective, span_minutes: int) -> Compliance:
+    """Of a stretch of so many minutes, in some of which nothing may have been logged."""
+    seconds = minutes.held_seconds
+    requests = np.nan_to_num(minutes.demand_qps) * seconds
+    measured = np.isfinite(minutes.latency_p99_seconds)
+    known = float(seconds[np.isfinite(minutes.demand_qps)].sum()) / MINUTE
+    return Compliance(
+        requests=float(requests.sum()),
+        bad_requests=float(bad_requests(minutes, objective).sum()),
+        failed_requests=float(_failed(minutes).sum()),
+        minutes=span_minutes,
+        minutes_measured=int(measured.sum()),
+        minutes_over=int((minutes.latency_p99_seconds > objective.slo_seconds).sum()),
+        minutes_short=int((shortfall(minutes, minutes.ready) > 0).sum()),
+        minutes_unknown=max(0, span_minutes - round(known)),
+        good_ratio=objective.good_ratio,
+    )
+
+
+def bad_requests(minutes: Minutes, objective: Objective) -> Floats:
+    """The most that there can have been in each minute, as `Compliance` says."""
+    p99 = minutes.latency_p99_seconds
+    short = shortfall(minutes, minutes.ready) > 0
+    bad = np.where(np.isfinite(p99), p99 > objective.slo_seconds, short)
+    requests = np.nan_to_num(minutes.demand_qps) * minutes.held_seconds
+    return np.where(bad, requests, _failed(minutes))
+
+
+def _failed(minutes: Minutes) -> Floats:
+    seconds = minutes.held_seconds
+    requests = np.nan_to_num(minutes.demand_qps) * seconds
+    return np.minimum(np.nan_to_num(minutes.errors_qps) * seconds, requests)
+
+
+def shortfall(minutes: Minutes, ready: Floats) -> Floats:
+    """Replicas that each minute's mean demand needed beyond the ready ones; 0 where not known."""
+    return np.maximum(0.0, np.nan_to_num(minutes.need - ready))
+
+
+def worst_minutes(minutes: Minutes, objective: Objective, count: int) -> tuple[WorstMinute, ...]:
+    """The minutes with the highest P99 over the objective, and those that were short of replicas
+    while no latency was measured; each the worst of its incident, the worst first."""
+    late = np.nan_to_num(minutes.latency_p99_seconds / objective.slo_seconds)
+    short = np.where(
+        np.isnan(minutes.latency_p99_seconds), 1 + shortfall(minutes, minutes.ready), 0.0
+    )
+    badness = np.maximum(late, short)
+    found: list[int] = []
+    for index in np.argsort(-badness, kind="stable"):
+        if badness[index] <= 1 or len(found) == count:
+            break
+        near = np.abs(minutes.time[found] - minutes.time[index]) < APART_MINUTES * MINUTE
+        if not near.any():
+            found.append(int(index))
+    return tuple(worst_minute(_minute(minutes, index), minutes, objective) for index in found)
+
+
+def _minute(minutes: Minutes, index: int) -> Minute:
+    p99 = float(minutes.latency_p99_seconds[index])
+    return Minute(
+        minutes.at(index),
+        p99 if np.isfinite(p99) else None,
+        float(minutes.demand_qps[index]),
+        float(minutes.ready[index]),
+    )
+
+
+def worst_minute(minute: Minute, minutes: Minutes, objective: Objective) -> WorstMinute:
+    """What was known about a bad minute, and its likely cause in a sentence."""
     middle = minute.at.timestamp() + MINUTE / 2
-    capacity = minute.ready * objective.qps_per_replica
-    missing = max(0, int(np.ceil(minute.demand_qps / objective.qps_per_replica - minute.ready)))
-    high = _forecast_for(line, middle)
-    reason = _common_reason(line, middle)
+    known = bool(np.isfinite(minute.demand_qps) and np.isfinite(minute.ready))
+    missing = (
+        max(0, int(np.ceil(minute.demand_qps / objective.qps_per_replica - minute.ready)))
+        if known
+        else None
+    )
+    high = _forecast_for(minutes, middle)
+    reason = _common_reason(minutes, minute.at.timestamp())
     return WorstMinute(
         at=minute.at,
         p99_seconds=minute.p99_seconds,
-        demand_qps=minute.demand_qps,
-        capacity_qps=capacity,
+        demand_qps=minute.demand_qps if known else None,
+        capacity_qps=minute.ready * objective.qps_per_replica if known else None,
         missing_replicas=missing,
         forecast_high_qps=high,
         reason=reason,
@@ -120,10 +256,12 @@ def worst_minute(minute: Minute, line: Timeline, objective: Objective) -> WorstM
 
 
 def _cause(
-    minute: Minute, missing: int, high: float | None, reason: str | None, objective: Objective
+    minute: Minute, missing: int | None, high: float | None, reason: str | None, goal: Objective
 ) -> str:
-    if minute.p99_seconds <= objective.slo_seconds:
+    if minute.p99_seconds is not None and minute.p99_seconds <= goal.slo_seconds:
         return "Even this minute met the objective."
+    if missing is None:
+        return "Demand was not known then."
     if not missing:
         return (
             "The ready replicas carried the minute's mean demand: look for a burst within the "
@@ -132,9 +270,13 @@ def _cause(
         )
     if reason == "TooManyReplicas":
         return "Demand was above what maxReplicas allows."
+    return _unforeseen(high, minute.demand_qps)
+
+
+def _unforeseen(high: float | None, demand_qps: float) -> str:
     if high is None:
         return "No forecast was available for it; only observed demand could order replicas."
-    if high < minute.demand_qps:
+    if high < demand_qps:
         return (
             "Demand rose above the forecast's upper edge, so it was not foreseen; replicas ordered "
             "when it was seen were still starting."
@@ -145,47 +287,49 @@ def _cause(
     )
 
 
-def _forecast_for(line: Timeline, at: float) -> float | None:
-    """The upper forecast whose moment is nearest to `at`."""
-    made = np.flatnonzero(np.isfinite(line.forecast_at) & np.isfinite(line.forecast_high_qps))
+def _forecast_for(minutes: Minutes, at: float) -> float | None:
+    """The upper edge of the forecast whose span lies around `at`, or nearest to it."""
+    made = np.flatnonzero(np.isfinite(minutes.forecast_at) & np.isfinite(minutes.forecast_high_qps))
     if not len(made):
         return None
-    nearest = made[np.argmin(np.abs(line.forecast_at[made] - at))]
-    if abs(line.forecast_at[nearest] - at) > FORESEEN_SECONDS:
+    starts, ends = (
+        minutes.forecast_at[made],
+        np.fmax(minutes.forecast_until[made], minutes.forecast_at[made]),
+    )
+    distance = np.maximum(0.0, np.maximum(starts - at, at - ends))
+    nearest = int(np.argmin(distance))
+    if distance[nearest] > FORESEEN_SECONDS:
         return None
-    return float(line.forecast_high_qps[nearest])
+    return float(minutes.forecast_high_qps[made[nearest]])
 
 
-def _common_reason(line: Timeline, middle: float) -> str | None:
+def _common_reason(minutes: Minutes, at: float) -> str | None:
     """The reason that most often bound within the minute."""
-    within = np.flatnonzero(np.abs(line.time - middle) <= MINUTE / 2)
-    seen = [line.reason[index] for index in within]
-    return max(seen, key=seen.count) if seen else None
+    index = int(np.searchsorted(minutes.time, at))
+    if index >= len(minutes) or minutes.time[index] >= at + MINUTE:
+        return None
+    counts = minutes.reasons[index]
+    return max(counts, key=lambda name: counts[name])
 
 
-def _near(known: Floats, target: Floats) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Whether a known time lies close enough on both sides to interpolate."""
-    step = float(np.median(np.diff(known)))
-    after = np.searchsorted(known, target)
-    inside = (after > 0) & (after < len(known))
-    gap = np.full(len(target), np.inf)
-    gap[inside] = known[after[inside]] - known[after[inside] - 1]
-    close: np.ndarray[tuple[int], np.dtype[np.bool_]] = gap <= max(5 * step, 2 * MINUTE)
-    return close
+def _grid(time: Floats, column: Floats) -> Floats:
+    """A column with a value for each minute from the first to the last, NaN where there is none."""
+    place = _places(time)
+    grid = np.full(int(place[-1]) + 1, np.nan)
+    grid[place] = column
+    return grid
 
 
-def _minute_means(minute: np.ndarray[tuple[int], np.dtype[np.int64]], column: Floats) -> Floats:
-    """The mean of each minute that occurs; NaN where a minute has an unknown value."""
-    _, index = np.unique(minute, return_inverse=True)
-    return np.asarray(np.bincount(index, column) / np.bincount(index), dtype=np.float64)
+def _places(time: Floats) -> Ints:
+    return np.asarray((time - time[0]) // MINUTE, dtype=np.int64)
 
 
-def minute_grid(line: Timeline, column: Floats, since: datetime, until: datetime) -> Floats:
-    """A column's mean in each whole minute of [since, until); NaN where nothing was logged."""
-    minutes = int((until - since).total_seconds() // MINUTE)
-    index = ((line.time - since.timestamp()) // MINUTE).astype(np.int64)
-    use = (index >= 0) & (index < minutes) & np.isfinite(column)
-    sums = np.bincount(index[use], column[use], minlength=minutes)
-    counts = np.bincount(index[use], minlength=minutes)
-    means: Floats = np.divide(sums, counts, out=np.full(minutes, np.nan), where=counts > 0)
-    return means
+def minute_grid(minutes: Minutes, column: Floats, since: datetime, until: datetime) -> Floats:
+    """A column with a value for each whole minute of [since, until), NaN where nothing was
+    logged."""
+    count = int((until - since).total_seconds() // MINUTE)
+    place = ((minutes.time - since.timestamp()) // MINUTE).astype(np.int64)
+    inside = (place >= 0) & (place < count)
+    grid = np.full(count, np.nan)
+    grid[place[inside]] = column[inside]
+    return grid

@@ -1,28 +1,43 @@
 """The audit report: one HTML file that needs no network, no script and no explanation.
 
-Knows the page. Its policy for what a browser may load is: nothing. Every text is escaped, since
-names of workloads and policies come from files that others write.
+Knows the page, for one workload or for many. Its policy for what a browser may load is: nothing.
+Every text is escaped, since names of workloads and policies come from files that others write.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from importlib import resources
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from storage.reports import charts, summary, words
+from storage.reports import audit_charts, charts, summary, words
 from storage.reports.audit import AuditReport, PolicyRun, read_audit
 from storage.reports.findings import Objective
 from storage.reports.timeline import ScaleEvent
 
-__all__ = ["AuditReport", "Objective", "PolicyRun", "read_audit", "render_html", "stylesheet"]
+__all__ = [
+    "AuditReport",
+    "Objective",
+    "PolicyRun",
+    "read_audit",
+    "render_fleet",
+    "render_html",
+    "stylesheet",
+]
 
 CLOSE_UP = timedelta(minutes=40)
 """How much of the time before and after the worst minute is drawn."""
 SHOWN_EVENTS = 20
 SHOWN_PROBLEMS = 50
+SHOWN_WORKLOADS = 10
+"""Workloads of which a report of many tells everything; the others are rows of its table."""
+WEEKLY_AFTER = timedelta(days=1, hours=1)
 
 _pages = Environment(
     loader=PackageLoader("storage.reports"),
@@ -37,28 +52,59 @@ _pages.filters.update(
     share=summary.share,
     signed_share=summary.signed_share,
     clock=summary.clock,
+    burn=summary.burn,
+    reproduction_sentence=summary.reproduction_sentence,
     reason_words=words.reason_words,
     family=words.family,
     outcome_words=words.outcome_words,
     problem_words=words.problem_words,
+    printable=words.printable,
 )
 
 
+@dataclass(frozen=True, slots=True)
+class FleetRow:
+    """One workload in the table of a report of many."""
+
+    workload: str
+    anchor: str
+    shown: bool
+    pod_hours: float
+    cost: float | None
+    excess: float | None
+    burn: float | None
+    minutes_over: int
+    changes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    title: str
+    since: datetime
+    until: datetime
+
+
 def render_html(report: AuditReport) -> str:
-    """The whole report as one HTML document."""
-    events = _largest(report.events)
-    return _pages.get_template("report.html.j2").render(
-        report=report,
-        ours=report.runs[0],
-        headline=summary.headline(report),
-        figures=summary.figures(report),
-        comparisons=summary.comparisons(report),
-        pictures=_pictures(report),
-        worst=report.worst,
-        close_up=2 * CLOSE_UP // timedelta(minutes=1),
-        events=events,
-        problems=report.problems[:SHOWN_PROBLEMS],
-        decisions=sum(reason.decisions for reason in report.reasons),
+    """The whole report of one workload as one HTML document."""
+    page = _pages.get_template("report.html.j2")
+    return page.render(view=_view(report), close_up=_close_up_minutes())
+
+
+def render_fleet(reports: Sequence[AuditReport]) -> str:
+    """The report of many workloads: all of them in a table, the first ones whole."""
+    ranked = sorted(reports, key=_urgency)
+    rows = [_fleet_row(report, index) for index, report in enumerate(ranked)]
+    views = [
+        _view(report, row.anchor) for report, row in zip(ranked, rows, strict=True) if row.shown
+    ]
+    title = f"Scaling audit: {len(reports)} workloads"
+    return _pages.get_template("fleet.html.j2").render(
+        fleet=_Fleet(title, ranked[0].since, ranked[0].until),
+        headline=summary.fleet_headline(ranked),
+        rows=rows,
+        priced=any(row.cost is not None for row in rows),
+        views=views,
+        close_up=_close_up_minutes(),
     )
 
 
@@ -68,12 +114,52 @@ def stylesheet() -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _pictures(report: AuditReport) -> dict[str, Markup]:
+def _close_up_minutes() -> int:
+    return 2 * CLOSE_UP // timedelta(minutes=1)
+
+
+def _urgency(report: AuditReport) -> tuple[float, float, str]:
+    return (-(report.compliance.burn or 0.0), -report.runs[0].pod_hours, report.workload)
+
+
+def _fleet_row(report: AuditReport, index: int) -> FleetRow:
+    ours, price = report.runs[0], report.objective.price_per_pod_hour
+    return FleetRow(
+        workload=report.workload,
+        anchor=f"workload-{index + 1}",
+        shown=index < SHOWN_WORKLOADS,
+        pod_hours=ours.pod_hours,
+        cost=None if price is None else ours.pod_hours * price,
+        excess=ours.excess,
+        burn=report.compliance.burn,
+        minutes_over=report.compliance.minutes_over,
+        changes=len(report.events),
+    )
+
+
+def _view(report: AuditReport, anchor: str = "") -> dict[str, Any]:
+    """What the page shows of one workload; `anchor` keeps the ids of its pictures apart."""
+    return {
+        "report": report,
+        "anchor": anchor,
+        "headline": summary.headline(report),
+        "figures": summary.figures(report),
+        "comparisons": summary.comparisons(report),
+        "pictures": _pictures(report, anchor),
+        "worst": report.worst,
+        "events": _largest(report.events),
+        "problems": report.problems[:SHOWN_PROBLEMS],
+        "decisions": sum(reason.decisions for reason in report.reasons),
+    }
+
+
+def _pictures(report: AuditReport, anchor: str) -> dict[str, Markup]:
     """Each chart in a wide and a narrow form, of which the page shows the one that fits."""
     found: dict[str, Markup] = {}
     for layout in charts.LAYOUTS.values():
         for name, svg in _drawn(report, layout).items():
-            box = Markup('<div class="{}">').format(layout.name) + Markup(svg) + Markup("</div>")  # noqa: S704
+            own = re.sub(r'(id="|url\(#)', rf"\1{anchor}-", svg) if anchor else svg
+            box = Markup('<div class="{}">').format(layout.name) + Markup(own) + Markup("</div>")  # noqa: S704
             found[name] = found.get(name, Markup("")) + box
     return found
 
@@ -97,6 +183,18 @@ def _drawn(report: AuditReport, layout: charts.Layout) -> dict[str, str]:
     if len(report.runs) > 1:
         bars = [charts.Bar(run.label, run.pod_hours) for run in report.runs]
         found["cost"] = charts.cost(bars, report.clairvoyant_pod_hours, layout)
+    return found | _drawn_once(report, layout)
+
+
+def _drawn_once(report: AuditReport, layout: charts.Layout) -> dict[str, str]:
+    """What is drawn only where it has something to say."""
+    found = {}
+    if report.waterfall:
+        found["waterfall"] = audit_charts.waterfall(report.waterfall, layout)
+    if report.compliance.bad_requests:
+        found["budget"] = audit_charts.budget(report.minutes, report.objective, layout)
+    if report.until - report.since > WEEKLY_AFTER:
+        found["week"] = audit_charts.hours_of_week(report.minutes, layout)
     return found
 
 

@@ -5,11 +5,13 @@ Pure: an AuditReport in, text out. Knows how numbers are written for people; kno
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from storage.reports.audit import AuditReport, PolicyRun
+from storage.reports.audit import RECORDED, AuditReport, PolicyRun
+from storage.reports.counterfactual import Reproduction
 
 STATIC = "static"
 UNKNOWN = "\N{EM DASH}"
@@ -37,14 +39,13 @@ class Comparison:
 def headline(report: AuditReport) -> str:
     """The outcome in one or two sentences."""
     ours = report.runs[0]
-    hours = (report.until - report.since).total_seconds() / 3600
-    text = f"Over {hours:,.4g} hours {ours.label} used {count(ours.pod_hours)} GPU-hours"
+    text = f"Over {_period(report)} {ours.label} used {count(ours.pod_hours)} GPU-hours"
     parts = [
         f"{_more_or_fewer(ours.pod_hours, other.pod_hours)} than {other.label}"
         for other in report.runs[1:]
     ]
     if parts:
-        text += ": " + " and ".join(parts)
+        text += ": " + _listed(parts)
     text += "."
     if ours.bad_ratio is not None:
         bad = [f"{share(run.bad_ratio)} with {run.label}" for run in report.runs]
@@ -52,11 +53,25 @@ def headline(report: AuditReport) -> str:
     return text
 
 
+def fleet_headline(reports: Sequence[AuditReport]) -> str:
+    """The outcome of many workloads in two sentences."""
+    hours = sum(report.runs[0].pod_hours for report in reports)
+    optimum = sum(report.clairvoyant_pod_hours or 0.0 for report in reports)
+    over = sum(report.compliance.met is False for report in reports)
+    text = f"Over {_period(reports[0])} {len(reports)} workloads used {count(hours)} GPU-hours"
+    if optimum:
+        text += f", {signed_share(hours / optimum - 1)} against the optimum with the future known"
+    budgets = f"{over} of them overspent their error budget" if over else "All kept their objective"
+    return f"{text}. {budgets}."
+
+
 def figures(report: AuditReport) -> tuple[Figure, ...]:
     """Four at most, the most telling first."""
     ours = report.runs[0]
     found = [_against(report, other) for other in _yardsticks(report)]
-    if len(found) < 2:
+    if ours.policy == RECORDED:
+        found = [_cost(report, ours), *found[:1], _budget(report)]
+    elif len(found) < 2:
         found.insert(0, _cost(report, ours))
     found += [_quality(report, ours), _foresight(report)]
     return tuple(found[:4])
@@ -71,6 +86,8 @@ def comparisons(report: AuditReport) -> tuple[Comparison, ...]:
         *([("cost", lambda run: money(run.pod_hours * price))] if price is not None else []),
         ("above the optimum", lambda run: signed_share(run.excess)),
         ("bad requests", lambda run: share(run.bad_ratio)),
+        ("minutes short of replicas", lambda run: count(run.short_minutes)),
+        ("requests in those minutes", lambda run: share(run.short_ratio)),
         ("P99 of all requests", lambda run: seconds(run.p99_seconds)),
         ("minutes with P99 over the objective", lambda run: count(run.minutes_p99_over_slo)),
         ("P99 of the worst minute", lambda run: seconds(run.worst_minute_p99)),
@@ -101,14 +118,24 @@ def seconds(value: float | None) -> str:
 
 
 def share(ratio: float | None) -> str:
-    """A ratio as a percentage; small ones keep two digits, so that 1e-5 is not shown as 0."""
+    """A ratio as a percentage; one near 0 or 1 keeps two digits, so that 1e-5 is not shown as 0."""
     if ratio is None:
         return UNKNOWN
     percent = ratio * 100
-    digits = f"{percent:.1f}".removesuffix(".0") if percent >= 1 else f"{percent:.2g}"
+    digits = f"{percent:,.1f}".removesuffix(".0") if percent >= 1 else f"{percent:.2g}"
+    if 99 < percent < 100:
+        # As exact as what is missing, so that 99.99 is not shown as 100.
+        digits = f"{percent:.{max(1, 1 - math.floor(math.log10(100 - percent)))}f}".rstrip("0")
     if "e" in digits:
         digits = f"{percent:.7f}".rstrip("0")
-    return f"{digits}{NARROW_SPACE}%"
+    return f"{digits.removesuffix('.')}{NARROW_SPACE}%"
+
+
+def burn(ratio: float | None) -> str:
+    """How much of a budget is used up: as a percentage, or how many times over."""
+    if ratio is None or ratio < 10:
+        return share(ratio)
+    return f"{ratio:,.0f} times"
 
 
 def signed_share(ratio: float | None) -> str:
@@ -140,7 +167,7 @@ def _against(report: AuditReport, other: PolicyRun) -> Figure:
         note += f", {money(abs(difference) * price)} at {price:g} per GPU-hour"
     if ours.bad_ratio is not None and other.bad_ratio is not None:
         note += f"; bad requests {share(ours.bad_ratio)} instead of {share(other.bad_ratio)}"
-    value = signed_share(ours.pod_hours / other.pod_hours - 1)
+    value = signed_share(ours.pod_hours / other.pod_hours - 1 if other.pod_hours else None)
     return Figure(f"GPU-hours against {other.label}", value, note + ".")
 
 
@@ -152,6 +179,41 @@ def _cost(report: AuditReport, ours: PolicyRun) -> Figure:
     if price is not None:
         notes.append(f"{money(ours.pod_hours * price)} at {price:g} per GPU-hour")
     return Figure("GPU-hours used", count(ours.pod_hours), "; ".join(notes) + ".")
+
+
+def _budget(report: AuditReport) -> Figure:
+    found = report.compliance
+    name = "Error budget used up"
+    if found.burn is None:
+        return Figure(name, UNKNOWN, "No demand was logged.")
+    note = (
+        f"At most {count(found.bad_requests)} of {count(found.requests)} requests were bad; "
+        f"{share(1 - found.good_ratio)} may be."
+    )
+    return Figure(name, burn(found.burn), note)
+
+
+def reproduction_sentence(found: Reproduction) -> str:
+    """Whether the comparisons can be trusted: the policy that ran, computed the same way."""
+    parts = [
+        f"{signed_hours(amount)} {what}"
+        for amount, what in (
+            (found.draining, "replicas that still drained or were more than was asked for"),
+            (found.elsewhere, "what was asked for beside the decisions"),
+            (found.coarseness, "what deciding once a minute leaves out"),
+        )
+        if abs(amount) >= 0.05
+    ]
+    text = (
+        f"Computed the same way, the policy that ran comes to {count(found.recomputed)} GPU-hours "
+        f"where {count(found.recorded)} were recorded, {signed_share(found.difference_ratio)}."
+    )
+    return text + (f" The difference: {'; '.join(parts)}." if parts else "")
+
+
+def signed_hours(hours: float) -> str:
+    sign = MINUS if hours < 0 else "+"
+    return f"{sign}{abs(hours):,.1f}"
 
 
 def _quality(report: AuditReport, ours: PolicyRun) -> Figure:
@@ -171,14 +233,23 @@ def _foresight(report: AuditReport) -> Figure:
     if found is None:
         return Figure(name, UNKNOWN, "The log holds no forecast whose moment came.")
     note = (
-        f"Demand stayed below the upper edge forecast one lead time ahead. Median error "
+        f"Demand stayed at or below what was ordered for one lead time ahead. Median error "
         f"{share(found.error_ratio)}; assuming no change, {share(found.unchanged_error_ratio)}."
     )
     return Figure(name, share(found.covered_ratio), note)
 
 
+def _period(report: AuditReport) -> str:
+    hours = (report.until - report.since).total_seconds() / 3600
+    return f"{count(hours)} hours" if hours < 72 else f"{count(hours / 24)} days"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
+
+
 def _more_or_fewer(ours: float, other: float) -> str:
-    ratio = ours / other - 1
+    ratio = ours / other - 1 if other else 0.0
     word = "fewer" if ratio < 0 else "more"
     return f"{_percent(ratio)} {word}"
 

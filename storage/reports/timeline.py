@@ -1,32 +1,34 @@
 """What the decision log says about a stretch of time.
 
-Knows the log's tables and how to read them thinly. Knows no charts and no words; reads the columns
-of a decision, and its stored steps only where a few decisions are listed one by one. Every reading
-function raises StoreError where the log cannot be read.
+Knows the log's tables and how to read them thinly: decision by decision where these are few and
+still there, else by the minute. Knows no charts and no words; reads the columns of a decision, and
+its stored steps only where a few decisions are listed one by one. Every reading function raises
+StoreError where the log cannot be read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, Engine, Integer, Row, Select, func, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine, Row, func, select
 
 from forecaster.history import Floats
 from policies.context import ScalingContext
 from policies.decision import Outcome, OutcomeKind, Step
 from scaler.ports import StoreError
-from storage import codec, schema
-from storage.database import reason as driver_words
+from storage import codec, rollups, schema
+from storage.database import reading
+from storage.reports.minutes import Minutes, as_minutes
 from storage.reports.words import split_problems
 
 MAX_POINTS = 4000
 """Points of a timeline unless told otherwise: more than any chart has pixels."""
+MOST_DECISIONS = 3000
+"""What is read decision by decision at most; beyond it minutes tell the same."""
 
 FIGURES = (
     "demand_qps",
@@ -41,7 +43,7 @@ FIGURES = (
 )
 PEAKS = ("demand_qps", "latency_p99_seconds", "problems")
 """Columns of which a bucket shows the highest value; a text with problems is above none."""
-COLUMNS = ("at", "forecast_at", "reason", "problems", *FIGURES)
+COLUMNS = ("at", "forecast_at", "forecast_until", "reason", "problems", *FIGURES)
 
 _decision = schema.decision.c
 
@@ -52,7 +54,8 @@ class Timeline:
 
     `time` and `forecast_at` are seconds since 1970, rates requests a second; what was not known is
     NaN. Where thinned, a point is the last decision of its bucket with the bucket's highest demand
-    and P99, so that no peak is lost. The forecast of a point was made at `time` for `forecast_at`.
+    and P99, so that no peak is lost. The forecast of a point was made at `time` for the highest
+    rate of the span around `forecast_at`.
     """
 
     workload: str
@@ -73,6 +76,10 @@ class Timeline:
     def __len__(self) -> int:
         return len(self.time)
 
+    def at(self, index: int) -> datetime:
+        """When a point is."""
+        return datetime.fromtimestamp(float(self.time[index]), UTC)
+
     def between(self, since: datetime, until: datetime) -> Timeline:
         """The points in [since, until)."""
         first, last = np.searchsorted(self.time, [since.timestamp(), until.timestamp()])
@@ -82,6 +89,26 @@ class Timeline:
             if column.name != "workload"
         }
         return Timeline(workload=self.workload, **columns)
+
+    def thinned(self, max_points: int) -> Timeline:
+        """At most so many points; peaks of demand and P99, and doubts, stay."""
+        stride = max(1, -(-len(self) // max_points))
+        if stride == 1:
+            return self
+        starts = np.arange(0, len(self), stride)
+        last = np.minimum(starts + stride, len(self)) - 1
+        figures: dict[str, Any] = {
+            name: np.fmax.reduceat(getattr(self, name), starts)
+            if name in PEAKS
+            else getattr(self, name)[last]
+            for name in (*FIGURES, "time", "forecast_at")
+        }
+        return Timeline(
+            workload=self.workload,
+            reason=tuple(self.reason[index] for index in last),
+            problems=tuple(max(self.problems[at : at + stride]) for at in starts),
+            **figures,
+        )
 
     @property
     def provisioned(self) -> Floats:
@@ -147,26 +174,51 @@ def timeline(
     until: datetime,
     max_points: int = MAX_POINTS,
 ) -> Timeline:
-    """The decisions in [since, until), thinned to at most `max_points`."""
-    within = _within(workload, since, until)
-    with _reading(engine) as connection:
-        count = connection.execute(select(func.count()).where(*within)).scalar_one()
-        rows = connection.execute(_thinned(within, max(1, -(-count // max_points)))).all()
-    return _columns(workload, rows)
+    """What was decided in [since, until), thinned to at most `max_points`."""
+    with reading(engine) as connection:
+        if _few_and_there(connection, workload, since, until):
+            query = (
+                select(*(_decision[name] for name in COLUMNS))
+                .where(_decision.workload == workload, _decision.at >= since, _decision.at < until)
+                .order_by(_decision.at, _decision.id)
+            )
+            line = _columns(workload, connection.execute(query).all())
+        else:
+            rows = rollups.minutes(connection, workload, rollups.minute_of(since), until)
+            line = line_of(as_minutes(workload, rows))
+    return line.thinned(max_points)
+
+
+def line_of(minutes: Minutes) -> Timeline:
+    """Minutes as a timeline: a point a minute, with the reason that bound most often."""
+    return Timeline(
+        workload=minutes.workload,
+        time=minutes.time,
+        demand_qps=minutes.demand_peak_qps,
+        ready=minutes.ready,
+        starting=minutes.starting,
+        draining=minutes.draining,
+        desired=minutes.desired,
+        forecast_at=middle(minutes.forecast_at, minutes.forecast_until),
+        forecast_low_qps=minutes.forecast_low_qps,
+        forecast_median_qps=minutes.forecast_median_qps,
+        forecast_high_qps=minutes.forecast_high_qps,
+        latency_p99_seconds=minutes.latency_p99_seconds,
+        reason=tuple(max(counts, key=lambda name: counts[name]) for counts in minutes.reasons),
+        problems=minutes.problems,
+    )
+
+
+def middle(start: Floats, end: Floats) -> Floats:
+    """Of the span that a forecast was made for; version 1 logged a moment without an end."""
+    return np.where(np.isnan(end), start, (start + end) / 2)
 
 
 def workload_names(engine: Engine) -> tuple[str, ...]:
-    """Every workload that has a decision, in the order of their names.
-
-    One index look-up a name, since counting distinct ones would read the whole index.
-    """
-    names: list[str] = []
-    with _reading(engine) as connection:
-        query = select(func.min(_decision.workload))
-        while (name := connection.execute(query).scalar()) is not None:
-            names.append(name)
-            query = select(func.min(_decision.workload)).where(_decision.workload > name)
-    return tuple(names)
+    """Every workload that has a decision, in the order of their names."""
+    with reading(engine) as connection:
+        query = select(schema.workload.c.name).order_by(schema.workload.c.name)
+        return tuple(connection.execute(query).scalars())
 
 
 def last_decisions(engine: Engine, workload: str, count: int) -> tuple[LoggedDecision, ...]:
@@ -178,7 +230,7 @@ def last_decisions(engine: Engine, workload: str, count: int) -> tuple[LoggedDec
         .order_by(_decision.at.desc(), _decision.id.desc())
         .limit(count)
     )
-    with _reading(engine) as connection:
+    with reading(engine) as connection:
         return tuple(_logged(row) for row in connection.execute(query))
 
 
@@ -191,58 +243,28 @@ def last_context(engine: Engine, workload: str) -> ScalingContext | None:
         .order_by(_decision.at.desc(), _decision.id.desc())
         .limit(1)
     )
-    with _reading(engine) as connection:
+    with reading(engine) as connection:
         row = connection.execute(query).first()
     return None if row is None else codec.decode_context(codec.unpack(row.context), row.payload)
-
-
-def reason_counts(
-    engine: Engine, workload: str, since: datetime, until: datetime
-) -> tuple[ReasonCount, ...]:
-    """How often each reason had the last word in [since, until), most frequent first."""
-    decisions = func.count().label("decisions")
-    query = (
-        select(_decision.reason, decisions)
-        .where(*_within(workload, since, until))
-        .group_by(_decision.reason)
-        .order_by(decisions.desc(), _decision.reason)
-    )
-    with _reading(engine) as connection:
-        return tuple(ReasonCount(*row) for row in connection.execute(query))
 
 
 def scale_events(
     engine: Engine, workload: str, since: datetime, until: datetime
 ) -> tuple[ScaleEvent, ...]:
-    """When the number asked for changed in [since, until), oldest first.
-
-    Compared with the decision before rather than with what runs, so that a decision that is not
-    applied (shadow mode) is one event and not one a tick.
-    """
-    before = func.lag(_decision.desired).over(order_by=(_decision.at, _decision.id))
-    seen = (
-        select(
-            _decision.id,
-            _decision.at,
-            func.coalesce(before, _decision.current).label("before"),
-            _decision.desired.label("after"),
-            _decision.reason,
-            _decision.demand_qps,
+    """When the number asked for changed in [since, until), oldest first."""
+    with reading(engine) as connection:
+        rows = rollups.events(connection, workload, since, until)
+    return tuple(
+        ScaleEvent(
+            row["at"],
+            row["before"],
+            row["after"],
+            row["reason"],
+            row["demand_qps"],
+            OutcomeKind(row["outcome"]) if row["outcome"] else None,
         )
-        .where(*_within(workload, since, until))
-        .subquery()
+        for row in rows
     )
-    query = (
-        select(*list(seen.c)[1:], schema.outcome.c.kind)
-        .outerjoin(schema.outcome, schema.outcome.c.decision_id == seen.c.id)
-        .where(seen.c.before != seen.c.after)
-        .order_by(seen.c.at, seen.c.id)
-    )
-    with _reading(engine) as connection:
-        return tuple(
-            ScaleEvent(*row[:5], OutcomeKind(row.kind) if row.kind else None)
-            for row in connection.execute(query)
-        )
 
 
 def problem_periods(line: Timeline) -> tuple[ProblemPeriod, ...]:
@@ -267,29 +289,20 @@ def _period(key: tuple[str, str], opened: tuple[float, str], until: float) -> Pr
     )
 
 
-def _within(workload: str, since: datetime, until: datetime) -> tuple[ColumnElement[bool], ...]:
-    return (_decision.workload == workload, _decision.at >= since, _decision.at < until)
-
-
-def _thinned(within: tuple[ColumnElement[bool], ...], stride: int) -> Select[Any]:
-    """The last decision of every `stride`, with their highest demand and P99."""
-    order = (_decision.at, _decision.id)
-    bucket = (func.row_number().over(order_by=order).cast(Integer) - 1) // stride
-    numbered = (
-        select(_decision.id, *(_decision[name] for name in PEAKS), bucket.label("bucket"))
-        .where(*within)
+def _few_and_there(connection: Connection, workload: str, since: datetime, until: datetime) -> bool:
+    """Whether all of these decisions are kept, and not too many to read one by one."""
+    kept = select(schema.workload.c.kept_since).where(schema.workload.c.name == workload)
+    kept_since: datetime | None = connection.execute(kept).scalar()
+    if kept_since is not None and since < kept_since:
+        return False
+    some = (
+        select(_decision.id)
+        .where(_decision.workload == workload, _decision.at >= since, _decision.at < until)
+        .limit(MOST_DECISIONS + 1)
         .subquery()
     )
-    highest = (
-        select(*(func.max(numbered.c[name]).label(name) for name in ("id", *PEAKS)))
-        .group_by(numbered.c.bucket)
-        .subquery()
-    )
-    return (
-        select(*(highest.c[name] if name in PEAKS else _decision[name] for name in COLUMNS))
-        .join(highest, highest.c.id == _decision.id)
-        .order_by(*order)
-    )
+    count: int = connection.execute(select(func.count()).select_from(some)).scalar_one()
+    return count <= MOST_DECISIONS
 
 
 def _columns(workload: str, rows: Sequence[Row[Any]]) -> Timeline:
@@ -299,7 +312,7 @@ def _columns(workload: str, rows: Sequence[Row[Any]]) -> Timeline:
     return Timeline(
         workload=workload,
         time=_seconds(columns["at"]),
-        forecast_at=_seconds(columns["forecast_at"]),
+        forecast_at=middle(_seconds(columns["forecast_at"]), _seconds(columns["forecast_until"])),
         reason=columns["reason"],
         problems=columns["problems"],
         **{name: np.array(columns[name], dtype=np.float64) for name in FIGURES},
@@ -333,12 +346,3 @@ def _logged(row: Row[Any]) -> LoggedDecision:
         outcome=Outcome(OutcomeKind(row.kind), row.detail) if row.kind else None,
         problems=split_problems(row.problems),
     )
-
-
-@contextmanager
-def _reading(engine: Engine) -> Iterator[Connection]:
-    try:
-        with engine.connect() as connection:
-            yield connection
-    except SQLAlchemyError as error:
-        raise StoreError(f"the decision log cannot be read: {driver_words(error)}") from error

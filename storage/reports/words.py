@@ -10,15 +10,20 @@ import re
 from policies.context import ProblemKind, ProblemSource
 
 FORECAST, OBSERVED, LIMIT, DOUBT, BOUND = "forecast", "observed demand", "limit", "doubt", "bound"
-FAMILIES = (FORECAST, OBSERVED, LIMIT, DOUBT, BOUND)
+PEOPLE = "people"
+FAMILIES = (FORECAST, OBSERVED, LIMIT, DOUBT, BOUND, PEOPLE)
 """What kind of rule had the last word, in the order that legends use."""
 
 _REASONS = {
     "ForecastPeak": (FORECAST, "ordered for the peak forecast one lead time ahead"),
+    "RecurrentEdge": (FORECAST, "ordered for a rise that recurs by the clock"),
     "ForecastHold": (FORECAST, "kept for the peak forecast before a replica could be back"),
     "ObservedDemand": (OBSERVED, "sized to the demand that was there"),
     "Backlog": (OBSERVED, "sized to demand plus the requests that waited"),
     "Fixed": (BOUND, "a fixed number"),
+    "Scheduled": (BOUND, "wanted by a schedule"),
+    "Panic": (OBSERVED, "sized to a burst"),
+    "NotDue": (LIMIT, "kept until the policy's next decision is due"),
     "NoTrustedInput": (DOUBT, "nothing trusted to go by: kept as it was"),
     "MetricsUnavailable": (DOUBT, "metrics missing or doubtful: no scale-down"),
     "LogUnavailable": (DOUBT, "decision log unavailable: no scale-down"),
@@ -29,6 +34,8 @@ _REASONS = {
     "ScaleDownLimit": (LIMIT, "shrinking held to the scaleDown rate limit"),
     "TooFewReplicas": (BOUND, "raised to minReplicas"),
     "TooManyReplicas": (BOUND, "cut to maxReplicas"),
+    "Overridden": (PEOPLE, "a number that a person asked for"),
+    "Paused": (PEOPLE, "paused by a person: no change"),
 }
 _OUTCOMES = {
     "Applied": "applied",
@@ -70,9 +77,29 @@ def outcome_words(kind: str, detail: str = "") -> str:
     return f"{words} ({detail})" if detail else words
 
 
+def override_words(kind: str, replicas: int | None) -> str:
+    """What a person decided, such as "at least 40 replicas"."""
+    return {
+        "Pause": "paused: no change",
+        "Replicas": f"{replicas} replicas",
+        "Minimum": f"at least {replicas} replicas",
+        "Release": "released to the policy",
+    }.get(kind, kind)
+
+
 def problem_words(source: str, kind: str) -> str:
     """What was wrong, such as "demand: data too old"."""
     return f"{source}: {_PROBLEMS.get(kind, kind)}"
+
+
+def printable(text: str, longest: int = 300) -> str:
+    """A text from elsewhere for a terminal, a log or a cell: one line, nothing in it that steers.
+
+    Control characters and the marks that turn the direction of writing become escapes; what is
+    longer than `longest` is cut.
+    """
+    cut = text if len(text) <= longest else text[: longest - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 
 def split_problems(text: str) -> tuple[tuple[str, str, str], ...]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache
 
 import pytest
 
-from forecaster.forecast import FittedModel
-from forecaster.models.harmonic import Harmonic
+from forecaster.calendar import Calendar
+from forecaster.forecast import FittedModel, Window
+from forecaster.registry import combined
 from policies.context import PastDecision, ScalingContext
 from policies.decision import Outcome, OutcomeKind
 from policies.engine import decide
@@ -47,9 +49,11 @@ def record(store: DecisionStore, context: ScalingContext) -> int:
     return store.record(context, decide(context))
 
 
+@cache
 def fitted() -> FittedModel:
     history = weeks().last(4 * 1440)
-    return Harmonic().fit(history, history.end, 12)
+    windows = (Window("order", 3, 6), Window("hold", 0, 5))
+    return combined(Calendar()).fit(history, history.end, windows)
 
 
 def test_recent_gives_what_later_decisions_need_oldest_first(store: DecisionStore) -> None:

@@ -14,6 +14,7 @@ from scaler.clock import SystemClock
 from scaler.finding import Severity
 from scaler.preflight import check_settings
 from scaler.settings import load_settings
+from storage.database import head
 from tests.integration.kubernetes_server import KubernetesServer
 from tests.integration.prometheus_server import GATEWAY, PrometheusServer
 from tests.integration.test_daemon import DAYBREAK, cluster, config, daybreak
@@ -27,7 +28,19 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     )
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["check"], ["demo"], ["db"], ["db", "upgrade"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["run"],
+        ["check"],
+        ["demo"],
+        ["explain"],
+        ["verify"],
+        ["db"],
+        ["db", "upgrade"],
+    ],
+)
 def test_every_command_has_help_with_an_example(command: list[str]) -> None:
     shown = run(*command, "--help")
     assert shown.returncode == 0
@@ -126,8 +139,8 @@ def test_secrets_never_reach_what_is_printed(
 
 def test_db_upgrade_is_told_and_repeatable(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'log.db'}"
-    assert "empty -> 0001" in run("db", "upgrade", "--database", url).stdout
-    assert "already 0001" in run("db", "upgrade", "--database", url).stdout
+    assert f"empty -> {head()}" in run("db", "upgrade", "--database", url).stdout
+    assert f"already {head()}" in run("db", "upgrade", "--database", url).stdout
 
 
 def test_the_demo_ends_with_the_comparison_and_a_report(tmp_path: Path) -> None:

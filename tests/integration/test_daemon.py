@@ -183,7 +183,7 @@ def test_once_fetches_fits_decides_records_and_scales(
     context = stored.context
     assert [p for p in context.problems if p.source is not ProblemSource.SIGNALS] == []
     assert context.forecast is not None
-    assert context.forecast.model == "harmonic"
+    assert context.forecast.model == "combined"
     newest = prometheus_server.live_qps(context.observation.at)
     assert context.demand_qps == pytest.approx(newest, rel=0.05)
     assert stored.decision.desired >= newest / 500

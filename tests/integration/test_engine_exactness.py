@@ -127,6 +127,63 @@ def test_pinned_connections() -> None:
     assert abs(p99) < 0.02
 
 
+LONG_OUTPUTS = np.rint(np.geomspace(10, 3000, 4096)).astype(np.int64)
+MIXED_INPUTS = np.rint(np.geomspace(20, 6000, 4096)).astype(np.int64)
+
+
+@pytest.mark.parametrize("routing", [Balancing.P2C, Balancing.RANDOM])
+def test_outputs_of_thousands_of_tokens_and_prompts_that_fill_the_budget(
+    routing: Balancing,
+) -> None:
+    profile = PodProfile(
+        "assistant",
+        6e-3,
+        2e-5,
+        1e-5,
+        max_num_seqs=256,
+        token_budget=6500,
+        timeout_seconds=300.0,
+        output_lengths=tuple(LONG_OUTPUTS.tolist()),
+        input_lengths=tuple(MIXED_INPUTS.tolist()),
+    )
+    routed, pods = Balancer(routing), 20
+    rates = np.concatenate([np.full(600, 0.75 * profile.saturation_qps * pods), np.zeros(150)])
+    found = []
+    for seed in range(4):
+        engine = ExactEngine(profile, routed, seed, pods, ExactSettings(slot_seconds=2e-3))
+        engine.activate(pods)
+        engine.advance(rates)
+        engine.flush()
+        assert engine.in_flight == 0
+        assert engine.timed_out.sum() == 0
+        latencies = _reference_of(profile, routed, engine.arrivals, pods, seed)
+        found.append(
+            [engine.quantile(level) / np.quantile(latencies, level) - 1 for level in LEVELS[:2]]
+        )
+    assert engine.requests.sum() > 100_000
+    p50, p99 = np.mean(found, axis=0)
+    assert abs(p50) < 0.01
+    assert abs(p99) < 0.01
+
+
+def _reference_of(
+    profile: PodProfile, routed: Balancer, arrivals: np.ndarray, pods: int, seed: int
+) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    times = [second + np.sort(rng.random(count)) for second, count in enumerate(arrivals)]
+    count = int(arrivals.sum())
+    spread = ((np.arange(count) + 0.5) / count * 4096).astype(np.int64)
+    requests = Requests(
+        np.concatenate(times),
+        rng.permutation(profile.outputs[spread]),
+        rng.permutation(profile.inputs[spread]),
+        rng.random(count),
+        rng.random(count),
+        np.zeros(count, dtype=np.int64),
+    )
+    return reference_latencies(profile, routed, requests, np.ones(pods))
+
+
 def geometric(mean: float) -> np.ndarray:
     """A table of lengths as near to exponential as 255 tokens allow."""
     lengths = np.ceil(np.log1p(-QUANTILES) / np.log1p(-1 / mean))

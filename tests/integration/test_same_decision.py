@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from forecaster.combine import default_forecaster
 from policies.decision import Decision
 from scaler.demo.service import demo_settings, scenario
 from scaler.loop import ControlLoop, Ports
@@ -22,13 +21,14 @@ from scaler.rounds import Rounds
 from scaler.settings import Workload
 from scaler.wiring import Watch, build_rounds, open_log
 from simulator.clock import VirtualClock, run_jobs
+from simulator.forecasters import forecaster_for
 from simulator.replay import Scenario
 from storage.decisions import SqlDecisionStore
 from storage.memory import MemoryDecisionStore
 from tests.recording import Player, Recorder, Tape
 
 HOURS = 3
-RESTARTS = 100
+REFIT_SECONDS = 3600.0
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,9 @@ def recorded(plan: Scenario) -> tuple[Tape, list[Decision]]:
     loop = ControlLoop(
         settings.workloads[0].loop_settings(settings.interval_seconds),
         Ports(recorder, recorder, store),
-        default_forecaster("UTC"),
+        forecaster_for(settings.workloads[0], settings.interval_seconds),
     )
-    jobs = Rounds({"grammar": loop}).jobs(15.0, 3600.0)
+    jobs = Rounds({"grammar": loop}).jobs(15.0, REFIT_SECONDS)
     run_jobs(jobs, VirtualClock(plan.starts_at), plan.until, fleet.advance)
     return tape, store.decisions["grammar"]
 
@@ -78,7 +78,7 @@ def test_the_daemons_wiring_repeats_a_simulated_run_reason_for_reason(
     watch = Watch(settings, clock)
     store = SqlDecisionStore(engine)
     rounds = build_rounds(settings, lambda _: Ports(player, player, store), watch)
-    jobs = rounds.jobs(settings.interval_seconds, settings.refit_interval_seconds)
+    jobs = rounds.jobs(settings.interval_seconds, REFIT_SECONDS)
     run_jobs(jobs, clock, plan.until, lambda _: None)
     repeated = [row.decision for row in store.stored("grammar", plan.starts_at, plan.until)]
     assert repeated == decisions
@@ -90,10 +90,10 @@ def _same_ports(ports: Ports, _workload: Workload) -> Ports:
     return ports
 
 
-def with_restarts(plan: Scenario, folder: Path, keep_log: bool) -> list[Decision]:
-    """The same morning with the process thrown away at 100 random ticks."""
+def with_restarts(plan: Scenario, folder: Path, restarts: int, keep_log: bool) -> list[Decision]:
+    """The same morning with the process thrown away at so many random ticks."""
     rng = random.Random(5)
-    ticks = sorted(rng.sample(range(1, HOURS * 240), RESTARTS))
+    ticks = sorted(rng.sample(range(1, HOURS * 240), restarts))
     fleet = plan.new_fleet()
     decisions: list[Decision] = []
     start = plan.starts_at
@@ -106,7 +106,7 @@ def with_restarts(plan: Scenario, folder: Path, keep_log: bool) -> list[Decision
         watch = Watch(settings, clock := VirtualClock(start))
         ports = Ports(fleet, fleet, store)
         rounds = build_rounds(settings, partial(_same_ports, ports), watch)
-        run_jobs(rounds.jobs(15.0, 3600.0), clock, until, fleet.advance)
+        run_jobs(rounds.jobs(15.0, REFIT_SECONDS), clock, until, fleet.advance)
         decisions += [row.decision for row in store.stored("grammar", start, until)]
         engine.dispose()
         start = until
@@ -116,12 +116,12 @@ def with_restarts(plan: Scenario, folder: Path, keep_log: bool) -> list[Decision
 def test_a_hundred_restarts_change_no_decision(
     plan: Scenario, recorded: tuple[Tape, list[Decision]], tmp_path: Path
 ) -> None:
-    assert with_restarts(plan, tmp_path, keep_log=True) == recorded[1]
+    assert with_restarts(plan, tmp_path, 100, keep_log=True) == recorded[1]
 
 
 def test_without_the_log_restarts_do_change_decisions(
     plan: Scenario, recorded: tuple[Tape, list[Decision]], tmp_path: Path
 ) -> None:
     """The control: it is the log that carries a decision over a restart."""
-    lost = [decision.desired for decision in with_restarts(plan, tmp_path, keep_log=False)]
+    lost = [decision.desired for decision in with_restarts(plan, tmp_path, 10, keep_log=False)]
     assert lost != [decision.desired for decision in recorded[1]]

@@ -12,6 +12,8 @@ import pytest
 from simulator.traces.trace_file import read_trace
 from tests.integration.test_cli import run
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -65,6 +67,59 @@ def test_results_do_not_depend_on_the_number_of_workers(trace: Path) -> None:
     assert without_times(one) == without_times(two)
 
 
+def test_what_goes_wrong_is_asked_for_and_told(trace: Path) -> None:
+    calm = results(trace, "--policy", "static")
+    asked = ("--slow-pods", "0.2", "--crashes-per-pod-hour", "0.5", "--dispersion", "4")
+    clients = ("--timeout", "2", "--max-waiting", "50", "--retry-ratio", "0.5")
+    rough = results(trace, "--policy", "static", *asked, *clients)
+    assert calm["policies"][0]["failed_ratio"] == 0
+    assert rough["policies"][0]["failed_ratio"] > 0
+    assert rough["policies"][0]["latency_seconds"]["p99"] > (
+        1.02 * calm["policies"][0]["latency_seconds"]["p99"]
+    )
+    assert (
+        rough["settings"].items()
+        >= {
+            "slow_pods": 0.2,
+            "crashes_per_pod_hour": 0.5,
+            "dispersion": 4,
+            "timeout_seconds": 2,
+            "max_waiting": 50,
+            "retry_ratio": 0.5,
+            "retry_delay_seconds": 1,
+        }.items()
+    )
+
+
+def test_a_profile_of_one_s_own_serves_in_both_engines(tmp_path: Path) -> None:
+    """Answers of up to seconds: what the fluid engine says, the exact one confirms."""
+    trace = tmp_path / "chat.csv"
+    ended = run("trace", "generate", "--days", "1", "--peak-qps", "20", "--out", str(trace))
+    assert ended.returncode == 0, ended.stderr
+    arguments = ("--pod-profile", str(ROOT / "examples/pods/chat.yaml"), "--slo", "30")
+    day = ("--policy", "static", "--drain", "120", "--json", "-", "--trace", str(trace))
+    found = []
+    for engine in ("fluid", "exact"):
+        ended = run("simulate", "--engine", engine, *arguments, *day)
+        assert ended.returncode == 0, ended.stderr
+        found.append(json.loads(ended.stdout))
+    assert found[0]["settings"]["pod_profile"] == "chat"
+    assert found[0]["settings"]["slo_p99_seconds"] == 30
+    fluid, exact = (document["policies"][0] for document in found)
+    assert exact["failed_ratio"] == fluid["failed_ratio"] == 0
+    assert 5 < exact["latency_seconds"]["p99"] < 30
+    assert fluid["latency_seconds"]["p99"] == pytest.approx(
+        exact["latency_seconds"]["p99"], rel=0.05
+    )
+
+
+def test_what_the_exact_engine_cannot_hold_is_told(trace: Path) -> None:
+    big = ("--peak-qps", "200000", "--policy", "static")
+    ended = run("simulate", "--trace", str(trace), *big, "--timeout", "3600")
+    assert ended.returncode == 2
+    assert "--engine exact: has room for 64 pods" in ended.stderr
+
+
 def test_a_missed_objective_fails_a_pipeline_when_asked(trace: Path) -> None:
     slow = ("--cold-start", "3600", "--policy", "asymmetric_concurrency")
     assert simulate(trace, *slow).returncode == 0
@@ -74,9 +129,16 @@ def test_a_missed_objective_fails_a_pipeline_when_asked(trace: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--policy", "magic"), "'magic' is not a policy; there are asymmetric_concurrency"),
+        (("--policy", "magic"), "'magic' is not a policy; there are "),
         (("--engine", "warp"), "--engine: expected one of"),
         (("--pod-profile", "tpu"), "--pod-profile: expected one of h100-1200"),
+        (("--pod-profile", "tpu.yaml"), "tpu.yaml: cannot be read"),
+        (("--slo", "0.1"), "is above 0.1 s even when idle: its P99 is 0.37 s; --slo sets"),
+        (("--slo", "nan"), "--slo: expected seconds from above 0 to 3600, got nan"),
+        (("--timeout", "0"), "--timeout: expected seconds from above 0 to 3600, got 0"),
+        (("--slow-pods", "1.5"), "Invalid value for '--slow-pods'"),
+        (("--dispersion", "0.5"), "Invalid value for '--dispersion'"),
+        (("--retry-ratio", "-1"), "Invalid value for '--retry-ratio'"),
         (("--cold-start", "soon"), "--cold-start: expected seconds or one of eager-image"),
         (("--balancer", "random"), "the fluid engine knows no single pods"),
         (("--start", "2031-01-01"), "nothing between"),

@@ -228,7 +228,7 @@ def test_a_log_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path / 'daybreak.db'}")
     upgrade(engine)
     with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE decision RENAME TO lost"))
+        connection.execute(text("ALTER TABLE workload RENAME TO lost"))
     server = StatusServer(build_app(engine, CollectorRegistry(), list), "127.0.0.1", 0)
     server.start()
     try:

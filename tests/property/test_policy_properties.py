@@ -21,10 +21,12 @@ from policies.context import (
 )
 from policies.engine import decide
 from storage import codec
-from tests.situations import decided_before, flat_forecast, settings, situation
+from tests.situations import decided_before, settings, situation, window_forecast
 
 rates = st.floats(0, 500_000, allow_nan=False)
 spreads = st.floats(0, 1)
+margins = st.floats(-5, 100)
+forecasts = st.builds(window_forecast, rates, rates, spreads, rates, rates, st.booleans())
 limits = st.builds(
     RateLimit, st.sampled_from(RateUnit), st.integers(1, 100), st.sampled_from([15, 60, 1800])
 )
@@ -49,15 +51,21 @@ def situations(draw: st.DrawFn) -> ScalingContext:
         maximum=draw(st.integers(20, 400)),
         up=draw(rules),
         down=draw(rules),
-        parameters={"lookBackSeconds": 300.0},
+        parameters={"lookBackSeconds": 300.0, "margin": draw(margins)},
     )
-    forecast = st.builds(flat_forecast, rates, spreads, st.booleans())
     context = situation(
         current=draw(st.integers(0, 500)),
         demand=draw(st.none() | rates),
-        forecast=draw(st.none() | forecast),
+        forecast=draw(st.none() | forecasts),
         policy=policy,
     )
+    seen = replace(
+        context.observation,
+        requests_running=draw(st.none() | rates),
+        requests_waiting=draw(st.none() | st.floats(0, 1e6)),
+    )
+    capacity = Capacity(1000.0, saturation_ratio=draw(st.floats(1.0, 2.0)))
+    context = replace(context, observation=seen, capacity=capacity)
     asked = draw(st.dictionaries(st.integers(1, 400), st.integers(0, 500), max_size=5))
     context = decided_before(context, asked, draw(st.none() | rates))
     return replace(context, problems=draw(problems))
@@ -85,22 +93,72 @@ def test_more_demand_never_asks_for_fewer(context: ScalingContext, more: float) 
     assert decide(replace(context, observation=seen)).recommended >= decide(context).recommended
 
 
-@given(rates, spreads, spreads, st.integers(0, 300))
+@given(situations(), st.floats(0, 1e6))
+def test_a_longer_queue_never_asks_for_fewer(context: ScalingContext, more: float) -> None:
+    waiting = context.observation.requests_waiting or 0.0
+    seen = replace(context.observation, requests_waiting=waiting + more)
+    assert decide(replace(context, observation=seen)).recommended >= decide(context).recommended
+
+
+@given(rates, rates, rates, spreads, spreads, st.integers(0, 300), st.floats(0, 20))
 def test_wider_uncertainty_never_asks_for_fewer(
-    rate: float, spread: float, wider: float, current: int
+    order: float,
+    hold: float,
+    floor: float,
+    scale: float,
+    wider: float,
+    current: int,
+    margin: float,
 ) -> None:
-    narrow = situation(current, 1_000.0, flat_forecast(rate, spread))
-    wide = situation(current, 1_000.0, flat_forecast(rate, spread + wider))
-    assert decide(wide).desired >= decide(narrow).desired
+    def asked(spread: float) -> int:
+        forecast = window_forecast(order, hold, spread, floor, floor)
+        policy = settings(maximum=10**9, parameters={"margin": margin})
+        return decide(situation(current, 1_000.0, forecast, policy)).desired
+
+    assert asked(scale + wider) >= asked(scale)
 
 
-@given(rates, spreads, st.integers(0, 300), st.sampled_from([2.0, 8.0, 0.25]))
+@given(st.none() | forecasts, st.integers(0, 300), margins, st.floats(0, 100))
+def test_a_larger_margin_never_asks_for_fewer(
+    forecast: Forecast | None, current: int, margin: float, more: float
+) -> None:
+    """Where saturation is not known: else a small margin also loads each replica with more."""
+
+    def asked(chosen: float) -> int:
+        policy = settings(maximum=10**9, parameters={"margin": chosen})
+        return decide(situation(current, 1_000.0, forecast, policy)).recommended
+
+    assert asked(margin + more) >= asked(margin)
+
+
+@given(situations())
+def test_demand_never_exceeds_what_is_asked_for_at_saturation(context: ScalingContext) -> None:
+    demand = context.demand_qps
+    if demand is not None:
+        asked = decide(context).recommended
+        capacity = context.capacity
+        assert asked * capacity.qps_per_replica * capacity.saturation_ratio >= demand * (1 - 1e-6)
+
+
+@given(situations())
+def test_holding_and_looking_back_never_raise(context: ScalingContext) -> None:
+    steps = decide(context).steps
+    raised = [step for step in steps if step.rule in ("hold", "look_back")]
+    assert all(step.replicas <= context.replicas.spec for step in raised)
+
+
+@given(forecasts, rates, st.integers(0, 300), margins, st.sampled_from([2.0, 8.0, 0.25]))
 def test_scaling_load_and_capacity_alike_changes_nothing(
-    rate: float, spread: float, current: int, factor: float
+    forecast: Forecast, demand: float, current: int, margin: float, factor: float
 ) -> None:
     def scaled(k: float) -> ScalingContext:
-        forecast: Forecast = flat_forecast(rate * k, spread)
-        return replace(situation(current, rate * k, forecast), capacity=Capacity(1000.0 * k))
+        windows = tuple(
+            replace(window, median_qps=window.median_qps * k, floor_qps=window.floor_qps * k)
+            for window in forecast.windows
+        )
+        policy = settings(parameters={"margin": margin})
+        context = situation(current, demand * k, replace(forecast, windows=windows), policy)
+        return replace(context, capacity=Capacity(1000.0 * k, saturation_ratio=1.1))
 
     assert decide(scaled(factor)).desired == decide(scaled(1.0)).desired
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from simulator.balancers import Balancer, Balancing, balancer
-from simulator.engines.exact import ExactEngine, ExactSettings
+from simulator.engines.exact import ExactEngine, ExactSettings, most_pods, slot_within
 from simulator.engines.histogram import (
     BEYOND,
     TICK_SECONDS,
@@ -28,7 +30,9 @@ BALANCERS = [PINNED, Balancer(Balancing.ROUND_ROBIN, clients=7)] + [
 
 def eventful(routed: Balancer, batches: tuple[int, ...]) -> ExactEngine:
     """A minute with a ramp, a crash, a drain that ends early, one that does not, and a slow pod."""
-    engine = ExactEngine(PROFILE, routed, 5, 12)
+    engine = ExactEngine(
+        PROFILE, routed, 5, 12, ExactSettings(retry_ratio=0.7, retry_delay_seconds=4)
+    )
     first = engine.activate(6)
     rates = np.linspace(2000, 5500, 70)
     for second, act in (
@@ -50,7 +54,13 @@ def eventful(routed: Balancer, batches: tuple[int, ...]) -> ExactEngine:
 
 
 def fingerprint(engine: ExactEngine) -> bytes:
-    by_second = (engine.arrivals, engine.running, engine.waiting, engine.ready)
+    by_second = (
+        engine.arrivals,
+        engine.retried,
+        engine.running,
+        engine.waiting,
+        engine.ready,
+    )
     by_minute = (engine.histograms, engine.failed, engine.timed_out, engine.shed)
     return b"".join(values.tobytes() for values in (*by_second, *by_minute))
 
@@ -107,9 +117,38 @@ def test_overload_times_out_sheds_and_retries_within_bounds(name: str) -> None:
     assert shedding.shed.sum() > 1000
     assert shedding.timed_out.sum() == 0
     assert shedding.quantile(0.99) < plain.quantile(0.5)
-    retrying = run(ExactSettings(retry_budget=0.1))
-    assert 0 < retrying.total_retries <= 0.1 * retrying.total_arrivals
+    retrying = run(ExactSettings(retry_ratio=0.5, retry_delay_seconds=2))
     assert retrying.total_arrivals == plain.total_arrivals
+    lost = retrying.requests.sum() - retrying.completed.sum()
+    assert retrying.total_retries == pytest.approx(0.5 * lost, abs=1)
+    assert lost > plain.timed_out.sum()
+
+
+def test_lost_requests_come_again_after_the_delay_and_are_conserved() -> None:
+    engine = ExactEngine(PROFILE, "p2c", 3, 4, ExactSettings(retry_ratio=1, retry_delay_seconds=3))
+    engine.advance(np.concatenate([np.full(2, 500.0), np.zeros(3)]))
+    pods = engine.activate(3)
+    engine.advance(np.zeros(10))
+    arrived = engine.arrivals
+    # Each second's come again three seconds later, and once more, until there are pods.
+    assert engine.retried[:9].tolist() == [0, 0, 0, *arrived[:2], 0, *arrived[:2], 0]
+    engine.advance(np.full(3, 2000.0))
+    engine.crash(pods[0])
+    lost = engine.failed.sum() - 2 * arrived[:2].sum()
+    engine.advance(np.zeros(10))
+    assert engine.retried[-10:].sum() == lost > 100
+    engine.flush()
+    assert engine.in_flight == 0
+
+
+def test_more_retries_than_a_slot_holds_wait_for_the_next_second() -> None:
+    settings = ExactSettings(retry_ratio=1, slot_seconds=2.5e-3)
+    engine = ExactEngine(PROFILE, "random", 3, 4, settings)
+    rate = 8_000_000.0
+    for _ in range(3):
+        engine.advance(np.full(1, rate))
+    assert engine.retried.max() == 400 * 32_768
+    assert engine.failed.sum() == engine.arrivals.sum() + engine.retried.sum()
 
 
 def test_token_budget_and_kv_cap_limit_admission() -> None:
@@ -139,6 +178,49 @@ def test_input_lengths_may_differ() -> None:
         return engine.quantile(0.5)
 
     assert p50(inputs) == pytest.approx(p50(same), rel=0.01)
+
+
+def test_a_prompt_that_does_not_fit_stays_long() -> None:
+    """Were its length drawn again at each step, long prompts would never be admitted."""
+    profile = PodProfile(
+        "prompts",
+        5e-3,
+        1e-5,
+        1e-5,
+        max_num_seqs=64,
+        token_budget=2100,
+        timeout_seconds=1000.0,
+        output_lengths=(20,) * 4096,
+        input_lengths=(100,) * 2048 + (2000,) * 2048,
+    )
+    engine = ExactEngine(profile, "p2c", 1, 4)
+    engine.activate(4)
+    engine.advance(np.concatenate([np.full(100, 400.0), np.zeros(900)]))
+    engine.flush()
+    assert engine.in_flight == 0
+    # Half of the prompts are long, and no two of those fit one step of 25 ms.
+    busy = np.flatnonzero(engine.running)[-1] + 1
+    assert busy > engine.arrivals.sum() / 2 / 4 * 0.025
+
+
+@pytest.mark.parametrize(
+    ("t0", "slot"), [(2.5e-3, 1e-3), (3.4e-3, 1e-3), (5e-3, 2e-3), (0.03, 0.01), (4e-4, 1e-4)]
+)
+def test_slots_are_a_share_of_a_step(t0: float, slot: float) -> None:
+    assert slot_within(t0) == slot
+
+
+def test_steps_too_short_for_any_slot_are_refused() -> None:
+    with pytest.raises(ValueError, match="too short to be simulated"):
+        slot_within(1e-4)
+
+
+def test_memory_bounds_the_pods() -> None:
+    assert most_pods(PROFILE, 1e-3) > 4000
+    patient = replace(PROFILE, timeout_seconds=600.0)
+    assert 100 < most_pods(patient, 1e-3) < 1000
+    wordy = replace(PROFILE, output_lengths=(40_000,) * 4096)
+    assert most_pods(wordy, 1e-3) == 1024
 
 
 def test_p2c_routes_around_slow_pods() -> None:
@@ -186,13 +268,13 @@ def test_minutes_are_those_of_arrival() -> None:
 
 
 def test_latencies_beyond_the_histogram_are_clamped_and_counted() -> None:
-    slow = PodProfile("slow", 0.1, 0.0, 0.0, max_num_seqs=1, timeout_seconds=500.0)
-    engine = ExactEngine(slow, "p2c", 1, 1)
+    slow = PodProfile("slow", 0.5, 0.0, 0.0, max_num_seqs=1, timeout_seconds=2000.0)
+    engine = ExactEngine(slow, "p2c", 1, 1, ExactSettings(slot_seconds=0.1))
     engine.activate(1)
-    engine.advance(np.concatenate([np.full(60, 1.0), np.zeros(400)]))
+    engine.advance(np.concatenate([np.full(60, 1.0), np.zeros(2000)]))
     engine.flush()
     assert engine.in_flight == 0
-    assert engine.beyond_histogram > 10
+    assert engine.beyond_histogram > 5
     assert bucket_of(np.uint32(2**32 - 1), np.uint32(1000)) == WIDTH - 1
     assert bucket_of(np.uint32(0), np.uint32(1000)) == 0
 
@@ -223,12 +305,20 @@ def test_poisson_counts_have_their_mean_and_variance(mean: float) -> None:
 
 
 def test_what_cannot_be_simulated_is_refused() -> None:
-    with pytest.raises(ValueError, match="from 1 to 255 tokens"):
-        ExactEngine(PROFILE, settings=ExactSettings(output_lengths=np.full(4096, 300)))
+    with pytest.raises(ValueError, match="from 1 to 65535 tokens"):
+        ExactEngine(PROFILE, settings=ExactSettings(output_lengths=np.full(4096, 70_000)))
+    with pytest.raises(
+        ValueError, match="longest output would take 6,789 s, more than the engine's clock"
+    ):
+        ExactEngine(replace(PROFILE, t0_seconds=0.1, output_lengths=(65_535,) * 4096)).activate()
     with pytest.raises(ValueError, match="no longer than t0"):
         ExactEngine(PROFILE, settings=ExactSettings(slot_seconds=4e-3))
     with pytest.raises(ValueError, match="can admit no request"):
         ExactEngine(PodProfile("x", 2.5e-3, 7e-6, 5e-6, token_budget=500))
+    with pytest.raises(ValueError, match="retries need a ratio from 0 to 1"):
+        ExactEngine(PROFILE, settings=ExactSettings(retry_ratio=1.5))
+    with pytest.raises(ValueError, match="retries need a ratio from 0 to 1"):
+        ExactEngine(PROFILE, settings=ExactSettings(retry_delay_seconds=0))
     with pytest.raises(ValueError, match="unknown balancer"):
         balancer("lucky")
     with pytest.raises(ValueError, match="shorter than a slot"):

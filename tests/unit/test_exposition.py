@@ -47,9 +47,9 @@ def test_a_tick_is_exposed_under_the_contract_names() -> None:
     found = samples(registry)
     expected: list[tuple[str, dict[str, str], float]] = [
         ("daybreak_demand_qps", {}, 9_000.0),
-        ("daybreak_forecast_qps", {"quantile": "0.5", "horizon": "lead"}, 9_500.0),
-        ("daybreak_forecast_qps", {"quantile": "0.99", "horizon": "lead"}, 9_500.0),
-        ("daybreak_forecast_qps", {"quantile": "0.05", "horizon": "lead"}, 9_500.0),
+        ("daybreak_forecast_qps", {"bound": "median", "horizon": "lead"}, 9_500.0),
+        ("daybreak_forecast_qps", {"bound": "high", "horizon": "lead"}, 9_500.0),
+        ("daybreak_forecast_qps", {"bound": "low", "horizon": "lead"}, 9_500.0),
         ("daybreak_desired_replicas", {}, 10.0),
         ("daybreak_replicas", {"state": "desired"}, 10.0),
         ("daybreak_replicas", {"state": "spec"}, 8.0),
@@ -87,7 +87,7 @@ def test_what_is_not_known_is_absent_and_not_zero() -> None:
         ("daybreak_data_age_seconds", {}),
         ("daybreak_forecast_trusted", {}),
         ("daybreak_forecast_skill", {}),
-        ("daybreak_forecast_qps", {"quantile": "0.99", "horizon": "lead"}),
+        ("daybreak_forecast_qps", {"bound": "high", "horizon": "lead"}),
     ):
         assert value(found, name, **labels) is None, name
     assert value(found, "daybreak_problems_total", source="demand", kind="Stale") == 1
@@ -122,7 +122,7 @@ def test_one_workload_s_failure_leaves_the_others_alone() -> None:
 def test_refits_show_the_skill_or_count_as_failed() -> None:
     registry = CollectorRegistry()
     exposition = Exposition(registry)
-    fitted = FittedModel("harmonic", NOON, NOON, 60, 10, {}, skill=0.4)
+    fitted = FittedModel("combined", NOON, NOON, 60, (), {}, skill=0.4)
     exposition.observe_refit("grammar", fitted)
     exposition.observe_refit("grammar", Failure("grammar", NOON, "too few days"))
     found = samples(registry)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import numpy as np
 import pytest
 
-from forecaster.history import TrafficHistory, on_grid
+from forecaster.history import SPARE_STEPS, GrowingHistory, TrafficHistory, on_grid
 
 START = datetime(2026, 3, 16, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -88,3 +88,49 @@ def test_resampling_means_known_values_on_aligned_steps() -> None:
 def test_between_takes_whole_steps_only() -> None:
     cut = history(1, 2, 3).between(START + timedelta(seconds=1), START + timedelta(seconds=179))
     assert cut.values.tolist() == [2]
+
+
+@pytest.mark.parametrize("seconds", [0, 59, 60, 120, 179, 180, 240, 301])
+def test_until_ends_at_the_last_whole_step(seconds: int) -> None:
+    whole = history(1, 2, np.nan).until(START + timedelta(seconds=seconds))
+    expected = [1, 2, np.nan, np.nan, np.nan][: seconds // 60]
+    assert np.array_equal(whole.values, expected, equal_nan=True)
+    with pytest.raises(ValueError, match="read-only"):
+        whole.values[:] = 0.0
+
+
+def test_the_newest_known_step_is_found_before_gaps() -> None:
+    assert history(1, 2).last_known_end == START + 2 * MINUTE
+    assert history(1, 2, np.nan, np.nan).last_known_end == START + 2 * MINUTE
+    assert history(np.nan).last_known_end is None
+    assert history().last_known_end is None
+
+
+@pytest.mark.parametrize("keep", [1, 7, 100, 3 * SPARE_STEPS])
+def test_growing_is_joining_and_changes_nothing_handed_out(keep: int) -> None:
+    """Pieces of all lengths, some overlapping, some after a hole; long enough to be moved."""
+    rng = np.random.default_rng(3)
+    growing, joined = GrowingHistory(keep), history(start=START)
+    handed_out: list[tuple[TrafficHistory, list[float]]] = []
+    for number in range(300):
+        shift = int(rng.integers(-3, 3)) if number % 10 == 0 else 0
+        start = max(START, joined.end + shift * MINUTE)
+        values = np.where(rng.random(size := int(rng.integers(1, 60))) < 0.1, np.nan, number)
+        newer = history(*values[:size], start=start)
+        joined = newer if number == 0 else joined.extended(newer, keep)
+        joined = joined.last(keep)
+        grown = growing.extend(newer)
+        assert (grown.start, grown.end) == (joined.start, joined.end)
+        assert np.array_equal(grown.values, joined.values, equal_nan=True)
+        handed_out.append((grown, grown.values.tolist()))
+    for old, values_then in handed_out:
+        assert np.array_equal(old.values, values_then, equal_nan=True)
+    with pytest.raises(ValueError, match="read-only"):
+        grown.values[0] = 1.0
+
+
+def test_growing_by_another_step_is_refused() -> None:
+    growing = GrowingHistory(10)
+    growing.extend(history(1, 2))
+    with pytest.raises(ValueError, match="cannot join"):
+        growing.extend(history(3, start=START + 2 * MINUTE, step=30))

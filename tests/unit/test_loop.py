@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 
 import pytest
 
-from forecaster.combine import default_forecaster
+from forecaster.calendar import Calendar
+from forecaster.forecast import FittedModel, Forecast, Forecaster, Window
 from forecaster.history import TrafficHistory
+from forecaster.registry import combined
 from policies.context import Capacity, LeadTime, ProblemKind, ProblemSource
 from policies.decision import OutcomeKind, Reason
 from scaler.loop import ControlLoop, LoopSettings, Ports
-from scaler.ports import MetricsError, TargetError
+from scaler.ports import MetricsError, Reading, TargetError
 from scaler.rounds import Failure, Rounds
 from storage.memory import MemoryDecisionStore
 from tests.fakes import FakeMetrics, FakeTarget, FragileStore
@@ -33,6 +38,30 @@ def loop_settings() -> LoopSettings:
     )
 
 
+def test_at_steps_of_a_tick_the_windows_are_those_of_the_decision() -> None:
+    """Steps 13 to 15 after a history that ends 15 s ago begin 180, 195 and 210 s from now."""
+    every_tick = replace(loop_settings(), step_seconds=15)
+    assert every_tick.windows == (Window("order", 13, 16), Window("hold", 1, 15))
+
+
+@pytest.mark.parametrize("step", [5, 15, 60, 300, 3600])
+@pytest.mark.parametrize("lead", [0.0, 12.0, 180.0, 481.5])
+@pytest.mark.parametrize("lag", [0.0, 15.0, 100.0])
+def test_windows_cover_the_decision_wherever_in_a_step_it_is_made(
+    step: int, lead: float, lag: float
+) -> None:
+    configured = replace(
+        loop_settings(), step_seconds=step, lead_time=LeadTime(0.0, lead, lag), interval_seconds=20
+    )
+    order, hold = configured.windows
+    for into in (0.0, 0.4 * step, 0.99 * step):  # how long before now - lag the history ends
+        now = into + lag
+        assert order.first * step <= now + lead
+        assert order.last * step >= now + lead + 20
+        assert hold.first * step <= now
+        assert hold.last * step > now + lead + 20 - step
+
+
 def rate_at(history: TrafficHistory, now: datetime) -> float:
     return float(history.values[int((now - history.start).total_seconds() // 60)])
 
@@ -46,15 +75,48 @@ class Bench:
         self.store = FragileStore()
         self.restart()
 
-    def restart(self) -> None:
+    def restart(
+        self, configured: LoopSettings | None = None, forecaster: Forecaster | None = None
+    ) -> None:
         ports = Ports(self.metrics, self.target, self.store)
-        self.loop = ControlLoop(loop_settings(), ports, default_forecaster("UTC"))
+        chosen = forecaster or combined(Calendar())
+        self.loop = ControlLoop(configured or loop_settings(), ports, chosen)
+
+
+@dataclass
+class Watched:
+    """A forecaster that keeps the histories that it was asked to predict from."""
+
+    inner: Forecaster
+    seen: list[TrafficHistory]
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    def fit(
+        self, history: TrafficHistory, fitted_at: datetime, windows: Sequence[Window]
+    ) -> FittedModel:
+        return self.inner.fit(history, fitted_at, windows)
+
+    def predict(
+        self, fitted: FittedModel, history: TrafficHistory, issued_at: datetime
+    ) -> Forecast:
+        self.seen.append(history)
+        return self.inner.predict(fitted, history, issued_at)
+
+
+@cache
+def fitted() -> FittedModel:
+    bench = Bench()
+    return bench.loop.refit(NOW)
 
 
 @pytest.fixture
 def bench() -> Bench:
+    """With a model that was fitted at NOW."""
     built = Bench()
-    built.loop.refit(NOW)
+    built.store.save_model("grammar", fitted())
     return built
 
 
@@ -85,7 +147,57 @@ def test_a_restart_finds_the_model_in_the_log(bench: Bench) -> None:
     assert bench.loop.refit_due(NOW + timedelta(minutes=60), 3600)
 
 
+def test_a_stored_model_for_other_windows_is_not_used(bench: Bench) -> None:
+    bench.restart(replace(loop_settings(), lead_time=LeadTime(300.0, 480.0, 15.0)))
+    result = bench.loop.tick(NOW)
+    assert result.context.forecast is None
+    assert any("no model yet" in problem.message for problem in result.context.problems)
+    assert bench.loop.refit_due(NOW, 3600)
+
+
+@pytest.mark.parametrize("fault", ["gaps", "short", "unreachable"])
+def test_the_history_ends_one_metric_lag_ago_and_late_steps_are_asked_for_again(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether what is missing comes as gaps, as fewer steps, or as no answer at all."""
+    bench = Bench()
+    seen: list[TrafficHistory] = []
+    bench.restart(forecaster=Watched(combined(Calendar()), seen))
+    bench.loop.refit(NOW + timedelta(minutes=1, seconds=20))
+    known_end = NOW + timedelta(minutes=1)
+    with monkeypatch.context() as faulty:
+        if fault == "gaps":
+            faulty.setattr(bench.metrics, "known_until", known_end)
+        elif fault == "short":
+            short = Reading(weeks().between(known_end, known_end))
+            faulty.setattr(bench.metrics, "demand_history", lambda *_: short)
+        else:
+            faulty.setattr(bench.metrics, "broken", ProblemKind.UNREACHABLE)
+        for minute in (2, 3):
+            bench.loop.tick(NOW + timedelta(minutes=minute, seconds=20))
+    assert (seen[-1].end, seen[-1].last_known_end) == (NOW + timedelta(minutes=3), known_end)
+    bench.loop.tick(NOW + timedelta(minutes=4, seconds=14))
+    assert seen[-1].last_known_end == seen[-1].end == NOW + timedelta(minutes=3)
+
+
+def test_a_source_with_less_than_was_asked_for_is_asked_for_the_whole_once(bench: Bench) -> None:
+    asked: list[timedelta] = []
+    answer = bench.metrics.demand_history
+
+    def counted(start: datetime, end: datetime, step_seconds: int) -> Reading[TrafficHistory]:
+        asked.append(end - start)
+        return answer(max(start, NOW - timedelta(days=10)), end, step_seconds)
+
+    bench.metrics.demand_history = counted  # type: ignore[method-assign]
+    bench.restart()
+    for minute in range(5):
+        bench.loop.tick(NOW + timedelta(minutes=minute))
+    bench.loop.refit(NOW + timedelta(minutes=5))
+    assert asked == [timedelta(days=14)] + 5 * [timedelta(minutes=1)]
+
+
 def test_lost_metrics_hold_the_fleet(bench: Bench) -> None:
+    bench.loop.tick(NOW)
     bench.target.replicas = 300
     bench.metrics.broken = ProblemKind.UNREACHABLE
     result = bench.loop.tick(NOW + timedelta(minutes=1))
@@ -96,6 +208,7 @@ def test_lost_metrics_hold_the_fleet(bench: Bench) -> None:
 
 
 def test_while_metrics_are_lost_the_last_forecast_may_still_raise(bench: Bench) -> None:
+    bench.loop.tick(NOW)
     bench.target.replicas = 100
     bench.metrics.broken = ProblemKind.UNREACHABLE
     result = bench.loop.tick(NOW + timedelta(minutes=2))
@@ -198,7 +311,7 @@ def test_one_bad_workload_does_not_stop_the_others() -> None:
         name: ControlLoop(
             loop_settings(),
             Ports(metrics, target, MemoryDecisionStore()),
-            default_forecaster("UTC"),
+            combined(Calendar()),
         )
         for name, target in (
             ("explodes", Exploding(5)),

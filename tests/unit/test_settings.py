@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 
+from forecaster.calendar import Calendar, Event
 from policies.context import RateLimit, RateUnit, SelectPolicy
 from scaler.settings import Settings, SettingsError, load_settings
 
@@ -120,6 +122,98 @@ def test_each_mistake_has_its_message(
     tmp_path: Path, change: tuple[str, str], expected: str
 ) -> None:
     assert expected in refusal(tmp_path, MINIMAL.replace(*change))
+
+
+CALENDAR = """
+  history: {timeZone: Europe/Berlin}
+  calendar:
+    country: DE
+    subdivision: BY
+    extraDaysOff: [2026-12-24, "2026-12-31"]
+    events:
+    - {name: final, start: 2026-07-19 21:00, end: 2026-07-19T21:30:00Z, factor: 2.5}
+    - {name: load test, start: 2026-03-10, end: 2026-03-10 06:00:00, ignoreHistory: true}
+"""
+
+
+def test_a_calendar_becomes_the_forecasters_own(tmp_path: Path) -> None:
+    calendar = load(tmp_path, MINIMAL + CALENDAR).workloads[0].traffic_calendar()
+    assert calendar == Calendar(
+        time_zone="Europe/Berlin",
+        country="DE",
+        subdivision="BY",
+        extra_days_off=(date(2026, 12, 24), date(2026, 12, 31)),
+        events=(
+            Event(
+                "final",
+                datetime(2026, 7, 19, 19, tzinfo=UTC),
+                datetime(2026, 7, 19, 21, 30, tzinfo=UTC),
+                factor=2.5,
+            ),
+            Event(
+                "load test",
+                datetime(2026, 3, 9, 23, tzinfo=UTC),
+                datetime(2026, 3, 10, 5, tzinfo=UTC),
+                ignore_history=True,
+            ),
+        ),
+    )
+
+
+def test_without_a_section_the_calendar_is_the_time_zone(tmp_path: Path) -> None:
+    assert load(tmp_path, MINIMAL).workloads[0].traffic_calendar() == Calendar()
+
+
+def test_the_first_of_two_equal_local_hours_is_meant(tmp_path: Path) -> None:
+    text = CALENDAR.replace(
+        "2026-03-10, end: 2026-03-10 06", "2026-10-25 02:30, end: 2026-10-25 06"
+    )
+    event = load(tmp_path, MINIMAL + text).workloads[0].traffic_calendar().events[1]
+    assert event.starts_at == datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            ("country: DE", "country: Germany"),
+            "calendar.country: 'Germany' is not a known country code of ISO 3166; close to it are",
+        ),
+        (("country: DE", "country: NO"), "calendar.country: must stand in quotes: YAML reads NO"),
+        (("subdivision: BY", "subdivision: Bayer"), "subdivision of DE; there are Bayern"),
+        (("subdivision: BY", "subdivision: 01"), "calendar.subdivision: must stand in quotes"),
+        (("country: DE\n    ", ""), "calendar.subdivision: needs country"),
+        (("[2026-12-24", "[20261224"), "extraDaysOff[0]: is not a time such as"),
+        (("[2026-12-24", "[2026-02-30"), "extraDaysOff[0]: Input should be a valid date"),
+        (("[2026-12-24", "[Christmas"), "extraDaysOff[0]"),
+        (("start: 2026-07-19 21:00", "start: 20260719"), "events[0].start: is not a time such as"),
+        (("start: 2026-07-19 21:00", 'start: "20260719"'), "events[0].start: is not a time such"),
+        (("factor: 2.5", "factor: 0"), "events[0].factor: Input should be greater than 0 (got 0)"),
+        (("factor: 2.5", "factor: -1"), "events[0].factor"),
+        (("factor: 2.5", "factor: 2.5, ignoreHistory: true"), "events[0]: give exactly one of"),
+        ((", factor: 2.5", ""), "events[0]: give exactly one of factor and ignoreHistory: true"),
+        (("start: 2026-07-19 21:00", "start: 2026-07-19 23:30"), "'final': its end must come"),
+        (
+            ("2026-03-10, end: 2026-03-10", "2026-03-29 02:30, end: 2026-03-29"),
+            "skip 2026-03-29 02:",
+        ),
+        (("start: 2026-03-10, end: 2026-03-10", "start: 2026-07-19, end: 2026-07-20"), "overlap"),
+        (("name: final", 'name: ""'), "events[0].name"),
+        (("name: final", "title: final"), "events[0].title: is not a known key"),
+    ],
+)
+def test_each_mistake_of_a_calendar_has_its_message(
+    tmp_path: Path, change: tuple[str, str], expected: str
+) -> None:
+    assert change[0] in CALENDAR
+    assert expected in refusal(tmp_path, MINIMAL + CALENDAR.replace(*change))
+
+
+def test_a_calendar_survives_being_written_out(tmp_path: Path) -> None:
+    """As a simulation does that takes its workload from a settings file."""
+    workload = load(tmp_path, MINIMAL + CALENDAR).workloads[0]
+    document = workload.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    assert type(workload).model_validate(document).traffic_calendar() == workload.traffic_calendar()
 
 
 def test_two_workloads_on_one_target_are_refused(tmp_path: Path) -> None:

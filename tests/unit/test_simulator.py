@@ -91,6 +91,7 @@ def test_a_backlog_makes_every_request_wait_and_is_worked_off() -> None:
     engine = engine_at([1300.0] * 60 + [900.0] * 140, 1)
     backlog = engine.seen(0, 200).waiting
     assert backlog[59] == pytest.approx(60 * (1300 - 1194.5), rel=0.01)
+    assert backlog[79] == pytest.approx(backlog[59] - 20 * (1194.5 - 900), rel=0.01)
     assert backlog[150] == 0
     minutes = engine.minutes(1.0)
     assert minutes.late[0] / minutes.requests[0] > 0.7
@@ -118,6 +119,23 @@ def test_the_same_seed_gives_the_same_arrivals_however_they_are_served() -> None
     for _ in range(120):
         other.advance(1)
     assert np.array_equal(one.seen(0, 120).arrivals, other.seen(0, 120).arrivals)
+
+
+def test_seconds_served_together_come_out_as_one_by_one() -> None:
+    """Through calm, saturation, a backlog that drops requests, and calm again."""
+    rates = np.concatenate([np.full(30, 8_000.0), np.full(200, 30_000.0), np.full(300, 3_000.0)])
+    together, alone = FluidEngine(PROFILE, rates, 3), FluidEngine(PROFILE, rates, 3)
+    for engine in (together, alone):
+        for pod in range(8):
+            engine.add(1.0 + pod / 10)
+    together.advance(len(rates))
+    for _ in rates:
+        alone.advance(1)
+    one, other = together.seen(0, len(rates)), alone.seen(0, len(rates))
+    assert one.waiting.max() > 0 == one.waiting[-1]
+    for name in ("arrivals", "running", "waiting", "p99"):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+    assert together.minutes(1.0).failed.sum() == alone.minutes(1.0).failed.sum() > 0
 
 
 def test_cold_starts_are_the_sum_of_their_phases() -> None:
@@ -217,6 +235,19 @@ def test_history_runs_on_into_what_was_served() -> None:
     reading = world.demand_history(MONDAY, MONDAY + timedelta(minutes=70), 60)
     assert len(reading.value) == 70
     assert reading.value.values == pytest.approx(np.full(70, 10_800.0), rel=0.01)
+
+
+def test_history_gives_the_steps_asked_for_and_no_others() -> None:
+    world = fleet()
+    start = world.now
+    world.advance(start + timedelta(minutes=10))
+    arrivals = world.engine.arrivals(0, 600)
+    asked = world.demand_history(start + timedelta(seconds=50), start + timedelta(minutes=3), 15)
+    assert asked.value.start == start + timedelta(seconds=60)
+    assert asked.value.values.tolist() == arrivals[60:180].reshape(-1, 15).mean(axis=1).tolist()
+    newest = world.demand_history(start + timedelta(minutes=9), world.now, 15).value
+    assert newest.end == world.now - timedelta(seconds=15)
+    assert len(world.demand_history(world.now, world.now, 15).value) == 0
 
 
 def test_the_closed_form_keeps_a_pod_across_short_gaps_only() -> None:

@@ -1,0 +1,316 @@
+"""Track: a fitted combination followed through the steps that have come since.
+
+What it says is a function of the fitted model and the history. It keeps what it has worked out so
+that the next step costs microseconds; started anew at any step it says the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from forecaster import calibration
+from forecaster.calendar import Calendar, event_factor
+from forecaster.calibration import LEVELS, ScaleRegression, blended
+from forecaster.demand import Demand
+from forecaster.features import Seen, layout_for, seen_from
+from forecaster.floors import NO_FLOOR, Floor, edge_floor, expected_floor
+from forecaster.forecast import (
+    FittedModel,
+    Forecast,
+    ForecastError,
+    Parameters,
+    QuantilePoint,
+    WindowForecast,
+)
+from forecaster.history import Floats, TrafficHistory
+from forecaster.member import Member
+from forecaster.models.direct import Direct
+
+SPARE_STEPS = 6_000
+"""Room for steps to come before the arrays are laid out anew."""
+COMPARED_STEPS = 240
+"""Of the newest steps: where these are the same bits, the history is the one followed so far."""
+NEGLIGIBLE = 1e-6
+Learned = list[tuple[Member, Parameters, int]]
+"""Each member with its parameters and the number of windows that it speaks of."""
+
+
+class Track:
+    """One fitted model on one history, growing at its end."""
+
+    def __init__(
+        self,
+        fitted: FittedModel,
+        members: Sequence[tuple[Member, Parameters]],
+        calendar: Calendar,
+        history: TrafficHistory,
+    ) -> None:
+        self._fitted = fitted
+        self._calendar = calendar
+        self._windows = fitted.members[0].windows
+        self._layout = layout_for(fitted.step_seconds, self._windows)
+        self._members: Learned = [
+            (member, _arrays(parameters), len(part.windows))
+            for (member, parameters), part in zip(members, fitted.members, strict=True)
+        ]
+        self._offset = float(_array(fitted.parameters["offset"]))
+        self._weights = _array(fitted.parameters["weights"])
+        self._stride = int(_array(fitted.parameters["stride"]))
+        self._regression = ScaleRegression(
+            *(_array(fitted.parameters[f"scale_{name}"]) for name in calibration.REGRESSION)
+        )
+        self._rates = calibration.Rates.every(self._stride * fitted.step_seconds).values
+        self._start = history.start
+        self._lay_out(history)
+
+    def _lay_out(self, history: TrafficHistory) -> None:
+        count = len(history)
+        capacity = count + SPARE_STEPS
+        self._logs = np.full(capacity, np.nan)
+        self._logs[:count] = self._ordinary(history.values, history)
+        step = history.step_seconds
+        seconds = round(history.start.timestamp()) + step * np.arange(capacity, dtype=np.int64)
+        self._local = self._calendar.local_seconds(seconds)
+        self._day_type = self._calendar.day_types(self._local)
+        self._count = count
+        self._newest = history.values[-COMPARED_STEPS:]
+        columns = len(self._windows) + 1
+        fit_end = int((self._fitted.history_end - history.start).total_seconds()) // step
+        for start, end in np.asarray(self._fitted.parameters["masked"]).reshape(-1, 2):
+            masked = np.round((np.array([start, end]) - seconds[0]) / step).astype(np.int64)
+            self._logs[max(0, masked[0]) : max(0, min(masked[1], count))] = np.nan
+        lasts = calibration.feedback_lasts(self._windows)
+        first = max(1, fit_end - (int(lasts.max()) // self._stride + 1) * self._stride)
+        room = (capacity - first) // self._stride + 2
+        self._origins = first + self._stride * np.arange(room, dtype=np.int64)
+        self._hours = self._local[np.minimum(self._origins - 1, capacity - 1)] // 3600 % 24
+        self._firsts = np.array([*(w.first for w in self._windows), self._windows[0].first])
+        self._lasts = lasts
+        self._located = np.full((room, columns), np.nan)
+        self._said = np.zeros((room, columns))
+        self._scales = np.zeros((room, columns))
+        self._means = np.zeros((room, columns))
+        self._rows = 0
+        self._fed = np.zeros(columns, dtype=np.int64)
+        self._state = _array(self._fitted.parameters["state"]).copy()
+
+    def continues(self, fitted: FittedModel, history: TrafficHistory) -> bool:
+        """Whether this history is the one followed so far, with more at its end."""
+        if fitted is not self._fitted:
+            return False
+        ahead = round((history.start - self._start).total_seconds()) // history.step_seconds
+        ends = ahead + len(history)
+        if ahead < 0 or not self._count <= ends <= len(self._logs):
+            return False
+        compared = min(COMPARED_STEPS, self._count - ahead)
+        if compared <= 0:
+            return False
+        last = self._count - ahead
+        tail = history.values[last - compared : last].tobytes()
+        return tail == self._newest.tobytes()[-len(tail) :]
+
+    def forecast(self, history: TrafficHistory, issued_at: datetime) -> Forecast:
+        """From the end of the history on; raises ForecastError where the newest minutes are not
+        known."""
+        self._take(history)
+        self._advance()
+        origin = np.array([self._count])
+        seen = seen_from(self._demand(), self._layout, origin)
+        if not np.isfinite(seen.level[0]):
+            raise ForecastError("the newest minutes of the history are not known")
+        located = self._locate(seen, origin)[0]
+        said = self._regression.scales(seen)[0]
+        hour = int(self._local[self._count - 1] // 3600 % 24)
+        scales = [
+            self._scale(window, hour, said[window]) for window in range(len(self._fitted.windows))
+        ]
+        if not np.isfinite(located[: len(scales)]).all():
+            raise ForecastError("no member has anything to say of the windows asked for")
+        windows = tuple(
+            self._window(number, located, scale, seen, history)
+            for number, scale in enumerate(scales)
+        )
+        return Forecast(
+            issued_at=issued_at,
+            windows=windows,
+            model=self._fitted.model,
+            fitted_at=self._fitted.fitted_at,
+            history_end=history.end,
+            skill=self._fitted.skill,
+            trusted=self._fitted.trusted,
+            failures=self._fitted.failures,
+            calibration=self._fitted.calibration,
+        )
+
+    def _scale(self, window: int, hour: int, said: float) -> float:
+        chosen = self._fitted.calibration
+        if chosen is not None and chosen.steady:
+            return float(np.sqrt(self._state[window, calibration.STEADY]))
+        return float(calibration.scale_now(self._state[window], hour, said))
+
+    def _take(self, history: TrafficHistory) -> None:
+        ahead = round((history.start - self._start).total_seconds()) // history.step_seconds
+        ends = ahead + len(history)
+        if ends > self._count:
+            newer = history.values[self._count - ahead :]
+            self._newest = history.values[-COMPARED_STEPS:]
+            self._logs[self._count : ends] = self._ordinary(newer, history)
+            self._count = ends
+
+    def _ordinary(self, newest: Floats, history: TrafficHistory) -> Floats:
+        """Log rates of the newest steps without the effects that are expected of events."""
+        rates = newest
+        if self._calendar.events:
+            seconds = history.epoch_seconds()[len(history) - len(newest) :]
+            rates = newest / self._calendar.effect(seconds)
+        return np.asarray(np.log(rates + self._offset), dtype=np.float64)
+
+    def _demand(self) -> Demand:
+        count = self._count
+        return Demand(
+            self._logs[:count],
+            self._local[:count],
+            self._day_type[:count],
+            self._fitted.step_seconds,
+            self._offset,
+        )
+
+    def _advance(self) -> None:
+        """Say what would have been said at every row since the fit, and learn from what came."""
+        upto = int(np.searchsorted(self._origins, self._count, side="right"))
+        if upto > self._rows:
+            new = slice(self._rows, upto)
+            origins = self._origins[new]
+            seen = seen_from(self._demand(), self._layout, origins)
+            self._located[new, :-1] = self._locate(seen, origins)
+            self._located[new, -1] = seen.level + seen.edges[:, 0]
+            asked = len(self._fitted.windows)
+            self._said[new, :asked] = self._regression.scales(seen)
+        calibration.advance(
+            self._logs,
+            self._count,
+            self._origins,
+            self._hours,
+            self._firsts,
+            self._lasts,
+            self._located,
+            self._said,
+            self._state,
+            self._rates,
+            calibration.TRACKING_RATE,
+            self._fed,
+            self._scales,
+            self._means,
+            self._rows,
+            upto,
+        )
+        self._rows = upto
+
+    def _locate(self, seen: Seen, origins: np.ndarray) -> Floats:
+        """The members' weighted word on every window, in log rate."""
+        shape = (len(self._members), len(origins), len(self._windows))
+        said = np.full(shape, np.nan)
+        for place, (member, parameters, spoken) in enumerate(self._members):
+            if self._weights[place] < NEGLIGIBLE:
+                continue
+            if isinstance(member, Direct):
+                said[place, :, :spoken] = member.locate_seen(parameters, seen)
+            else:
+                windows = self._windows[:spoken]
+                said[place, :, :spoken] = member.locate(
+                    parameters, self._demand(), windows, origins
+                )
+        return blended(said, self._weights)
+
+    def _window(
+        self, number: int, located: Floats, scale: float, seen: Seen, history: TrafficHistory
+    ) -> WindowForecast:
+        window = self._fitted.windows[number]
+        step = timedelta(seconds=self._fitted.step_seconds)
+        starts_at, ends_at = history.end + window.first * step, history.end + window.last * step
+        floor = self._floor(number, located, scale, seen)
+        dip = 1.0
+        if self._calendar.events:
+            event = self._event(starts_at, ends_at, located[number], scale)
+            dip = min(1.0, event_factor(self._calendar, starts_at, ends_at))
+            floor = max(floor, event, key=lambda each: each.log)
+        scores = self._state[number, calibration.SCORE : calibration.STEADY]
+        upper = np.maximum.accumulate(np.exp(located[number] + scores * scale)) - self._offset
+        return WindowForecast(
+            name=window.name,
+            starts_at=starts_at,
+            ends_at=ends_at,
+            median_qps=self._rate(located[number]) * dip,
+            scale=float(scale),
+            quantiles=tuple(
+                QuantilePoint(level, max(0.0, float(qps)))
+                for level, qps in zip(LEVELS, upper, strict=True)
+            ),
+            floor_qps=self._rate(floor.log),
+            floor_scale=floor.scale,
+            floor_reason=floor.reason,
+        )
+
+    def _floor(self, number: int, located: Floats, scale: float, seen: Seen) -> Floor:
+        """What must be covered whatever the model says of the window."""
+        name = self._fitted.windows[number].name
+        if name == "hold":
+            return Floor(self._expected(), 0.0, "earlier forecasts expected it")
+        if name != "order":
+            return NO_FLOOR
+        certain = self._state[number, calibration.CERTAIN]
+        own_error = self._state[-1, calibration.SLOW]
+        log, spread = edge_floor(seen, located[:1], scale, certain, own_error)
+        edge = Floor(float(log[0]), float(spread[0]), "past days at this time")
+        burst = self._burst()
+        if burst > max(edge.log, located[number]):
+            return Floor(burst, 0.0, "bursts of the last days")
+        return edge
+
+    def _event(self, starts_at: datetime, ends_at: datetime, located: float, scale: float) -> Floor:
+        """An event of the calendar that is expected to raise demand within the window."""
+        factor = event_factor(self._calendar, starts_at, ends_at)
+        event = self._calendar.strongest_event(starts_at, ends_at)
+        if event is None or factor <= 1.0:
+            return NO_FLOOR
+        return Floor(float(located + np.log(factor)), scale, f"{event.name} (x{factor:g})")
+
+    def _expected(self) -> float:
+        """What earlier forecasts expected for now, less their own error."""
+        hold = next(w for w in self._fitted.windows if w.name == "hold")
+        asked = len(self._fitted.windows)
+        backs = [window.first - hold.first for window in self._windows[asked:]]
+        expected = np.full((1, len(backs)), np.nan)
+        for place, back in enumerate(backs):
+            row = (self._count - back - int(self._origins[0])) // self._stride
+            if 0 <= row < self._rows:
+                expected[0, place] = self._located[row, asked + place]
+        own_error = self._state[asked:-1, calibration.SLOW]
+        return float(expected_floor(expected, own_error)[0])
+
+    def _burst(self) -> float:
+        """The log rate that bursts of the last days ask for, where the calibration goes by them."""
+        chosen = self._fitted.calibration
+        if chosen is None or not chosen.burst_factor:
+            return -np.inf
+        steps = chosen.burst_days * 86_400 // self._fitted.step_seconds
+        recent = self._logs[max(0, self._count - steps) : self._count]
+        rate = np.exp(np.nanmax(recent)) - self._offset
+        return float(np.log(chosen.burst_factor * rate + self._offset))
+
+    def _rate(self, log: float) -> float:
+        return max(0.0, float(np.exp(log)) - self._offset)
+
+
+def _arrays(parameters: Parameters) -> Parameters:
+    """The same numbers, laid out for a step to read them in no time."""
+    laid: dict[str, Any] = {name: _array(value) for name, value in parameters.items()}
+    return laid
+
+
+def _array(value: object) -> Floats:
+    return np.asarray(value, dtype=np.float64)

@@ -1,0 +1,1 @@
+"""Many settings of a policy on one trace: the closed loop in compiled form."""

@@ -1,0 +1,180 @@
+"""Calibrate: from a target bad ratio to the knob, by replaying a workload's own history.
+
+Users know how many bad requests they can bear, not how many scales of error that takes, and no
+single margin fits all traffic. So every candidate is played through the compiled loop with what
+the forecaster would have said, and the cheapest one that keeps the target is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import numpy as np
+from scipy.ndimage import maximum_filter1d
+
+from forecaster.combine import Combined, Rehearsal
+from forecaster.forecast import Calibration, FittedModel, Forecast, Window
+from forecaster.history import Floats, TrafficHistory
+from simulator.sweep import loop
+from simulator.sweep.plan import SLICE_SECONDS, Plan, Rows, SweepRun, slices
+
+MARGINS = (-2.0, -1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 14.0,
+           20.0, 30.0, 50.0, 100.0)  # fmt: skip
+BURST_DAYS = (1, 3)
+BURST_FACTORS = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5)
+PRIOR_DAYS = 7.0
+"""Days' worth of requests that the prior counts for."""
+PRIOR_LOG10 = (-0.7, -1.1, -1.5, -1.8, -2.1, -2.4, -2.7, -2.9, -3.1, -3.25, -3.4, -3.6, -3.8,
+               -4.1, -4.3, -4.6, -4.9, -5.2, -5.5, -6.0)  # fmt: skip
+BURST_PRIOR_LOG10 = (-1.0, -2.0, -2.6, -3.2, -3.8, -4.4)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A margin on the present scale of error or on its mean, or a fleet for a share of the highest
+    rate of the last days."""
+
+    margin: float
+    steady: bool = False
+    burst_factor: float = 0.0
+    burst_days: int = 0
+    prior: float = 0.0
+
+
+CANDIDATES = (
+    *(
+        Candidate(margin, steady, prior=10**prior)
+        for steady in (False, True)
+        for margin, prior in zip(MARGINS, PRIOR_LOG10, strict=True)
+        if not steady or 2.0 <= margin <= 50.0
+    ),
+    *(
+        Candidate(0.0, False, factor, days, 10**prior)
+        for days in BURST_DAYS
+        for factor, prior in zip(BURST_FACTORS, BURST_PRIOR_LOG10, strict=True)
+    ),
+)
+
+
+def calibrate(rehearsal: Rehearsal, plan: Plan, target: float) -> Calibration:
+    """The cheapest candidate whose estimated bad ratio keeps the target, else the one with the
+    least. est = (bad + w * prior) / (requests + w), with w a week's worth of requests."""
+    return choose(rehearsed(rehearsal, plan), target)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A forecaster whose models carry the margin for a target, found on the same history."""
+
+    forecaster: Combined
+    plan: Plan
+    target_bad_ratio: float
+
+    @property
+    def name(self) -> str:
+        return self.forecaster.name
+
+    def fit(
+        self, history: TrafficHistory, fitted_at: datetime, windows: Sequence[Window]
+    ) -> FittedModel:
+        fitted, rehearsal = self.forecaster.rehearse(history, fitted_at, windows)
+        found = calibrate(rehearsal, self.plan, self.target_bad_ratio)
+        return replace(fitted, calibration=found)
+
+    def predict(
+        self, fitted: FittedModel, history: TrafficHistory, issued_at: datetime
+    ) -> Forecast:
+        return self.forecaster.predict(fitted, history, issued_at)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tried:
+    """What each candidate came to on the history; `requests` is what was played, `day` a day's."""
+
+    pod_seconds: Floats
+    bad: Floats
+    requests: float
+    day: float
+    steady_scales: tuple[float, float] = (0.0, 0.0)
+
+
+def choose(tried: Tried, target: float) -> Calibration:
+    weight = PRIOR_DAYS * tried.day
+    priors = np.array([candidate.prior for candidate in CANDIDATES])
+    estimate = (tried.bad + weight * priors) / (tried.requests + weight)
+    keeps = estimate <= target
+    cheapest = np.where(keeps, tried.pod_seconds, np.inf)
+    best = int(np.argmin(cheapest)) if keeps.any() else int(np.argmin(estimate))
+    candidate = CANDIDATES[best]
+    return Calibration(
+        target_bad_ratio=target,
+        margin=candidate.margin,
+        steady=candidate.steady,
+        burst_factor=candidate.burst_factor,
+        burst_days=candidate.burst_days,
+        expected_bad_ratio=float(estimate[best]),
+        requests=tried.requests,
+        kept=bool(keeps.any()),
+    )
+
+
+def rehearsed(rehearsal: Rehearsal, plan: Plan) -> Tried:
+    """Every candidate on the rows of a rehearsal, each row's word standing until the next."""
+    demand = rehearsal.demand
+    step = demand.step_seconds
+    rates = bridged(np.maximum(np.exp(demand.logs) - demand.offset, 0.0))
+    first = int(rehearsal.origins[0])
+    run = SweepRun(plan, slices(rates[first:], step), SLICE_SECONDS)
+    known = first + ((np.arange(run.ticks) * plan.tick_seconds - plan.lag_seconds) // step)
+    at = np.searchsorted(rehearsal.origins, known, side="right") - 1
+    at = np.clip(at, 0, len(rehearsal.origins) - 1)
+    order, hold = rehearsal.window("order")[at], rehearsal.window("hold")[at]
+    trusted = np.asarray(np.isfinite(np.hstack([order, hold])).all(axis=1))
+    rows: Rows = (np.nan_to_num(order), np.nan_to_num(hold), trusted)
+    newest = np.clip(known.astype(np.int64) - 1, 0, len(rates) - 1)
+    highest = {days: rolling_max(rates, days * demand.steps_per_day)[newest] for days in BURST_DAYS}
+    scales = (rehearsal.steady_scale("order"), rehearsal.steady_scale("hold"))
+    tallies = np.array([_play(run, rows, scales, highest, each) for each in CANDIDATES])
+    a_day = run.requests / (run.ticks * plan.tick_seconds) * 86_400
+    return Tried(tallies[:, loop.POD_SECONDS], tallies[:, loop.BAD], run.requests, a_day, scales)
+
+
+def _play(
+    run: SweepRun,
+    rows: Rows,
+    scales: tuple[float, float],
+    highest: dict[int, Floats],
+    candidate: Candidate,
+) -> Floats:
+    order, hold, trusted = rows
+    if candidate.steady:
+        order, hold = with_scale(order, scales[0]), with_scale(hold, scales[1])
+    if candidate.burst_factor:
+        order = with_burst(order, candidate.burst_factor * highest[candidate.burst_days])
+    return run.play(loop.PREDICTIVE, candidate.margin, rows=(order, hold, trusted))
+
+
+def with_scale(window: Floats, scale: float) -> Floats:
+    """Rows of a window with the same scale throughout."""
+    return np.column_stack([window[:, 0], np.full(len(window), scale), window[:, 2:]])
+
+
+def with_burst(order: Floats, burst: Floats) -> Floats:
+    """Rows of the order window whose floor is at least the rate that a burst asks for."""
+    above = burst > np.maximum(order[:, 0], order[:, 2])
+    floor, spread = np.where(above, burst, order[:, 2]), np.where(above, 0.0, order[:, 3])
+    return np.column_stack([order[:, :2], floor, spread])
+
+
+def bridged(rates: Floats) -> Floats:
+    """Gaps are joined by straight lines: a replay needs traffic throughout."""
+    known = np.flatnonzero(np.isfinite(rates))
+    return np.interp(np.arange(len(rates)), known, rates[known])
+
+
+def rolling_max(values: Floats, steps: int) -> Floats:
+    """The highest of the newest `steps` values, at each place."""
+    highest: Floats = maximum_filter1d(values, steps, origin=(steps - 1) // 2, mode="nearest")
+    return highest

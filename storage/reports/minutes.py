@@ -1,0 +1,189 @@
+"""Minutes: a stretch of the log as columns, one value for each minute in which it was decided.
+
+Knows how summed-up minutes are read and how a figure is spread over time. Raises StoreError where
+the log cannot be read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Engine, select
+
+from forecaster.history import Floats
+from policies.context import ScalingContext
+from storage import codec, rollups, schema
+from storage.database import reading
+
+MINUTE = 60.0
+UNKNOWN_GAP_SECONDS = 900.0
+"""After so long without a decision, nobody knows what ran: it is not counted as GPU-hours."""
+
+FIGURES = (
+    "decisions",
+    "current",
+    "desired",
+    "ready",
+    "starting",
+    "draining",
+    "demand_qps",
+    "demand_peak_qps",
+    "concurrency",
+    "latency_p99_seconds",
+    "errors_qps",
+    "forecast_low_qps",
+    "forecast_median_qps",
+    "forecast_high_qps",
+    "trusted",
+    "qps_per_replica",
+    "lead_seconds",
+)
+TIMES = ("forecast_at", "forecast_until")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Minutes:
+    """Equally long columns, oldest first; NaN where a figure was not known.
+
+    `time` is when each minute begins and `forecast_at`, `forecast_until` the span that its last
+    forecast was made for, in seconds since 1970. Rates are in requests a second, replica counts
+    means of the minute, `latency_p99_seconds` its highest. `reasons` and `outcomes` count its
+    decisions. `contexts` are its last decision's, with the digest of their settings.
+    """
+
+    workload: str
+    time: Floats
+    decisions: Floats
+    current: Floats
+    desired: Floats
+    ready: Floats
+    starting: Floats
+    draining: Floats
+    demand_qps: Floats
+    demand_peak_qps: Floats
+    concurrency: Floats
+    latency_p99_seconds: Floats
+    errors_qps: Floats
+    forecast_at: Floats
+    forecast_until: Floats
+    forecast_low_qps: Floats
+    forecast_median_qps: Floats
+    forecast_high_qps: Floats
+    trusted: Floats
+    qps_per_replica: Floats
+    lead_seconds: Floats
+    policy: tuple[str, ...]
+    reasons: tuple[dict[str, int], ...]
+    outcomes: tuple[dict[str, int], ...]
+    problems: tuple[str, ...]
+    contexts: tuple[tuple[bytes | None, str], ...]
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def at(self, index: int) -> datetime:
+        """When a minute begins."""
+        return datetime.fromtimestamp(float(self.time[index]), UTC)
+
+    @property
+    def provisioned(self) -> Floats:
+        """Replicas that cost money: starting, ready and draining ones."""
+        return self.ready + self.starting + self.draining
+
+    @property
+    def held_seconds(self) -> Floats:
+        """How long each minute's figures stood: until the next one, unless that came too late."""
+        held = np.diff(self.time, append=self.time[-1:] + MINUTE)
+        held[held > UNKNOWN_GAP_SECONDS] = MINUTE
+        return np.asarray(held, dtype=np.float64)
+
+    @property
+    def need(self) -> Floats:
+        """Replicas that carry each minute's mean demand within the objective."""
+        return np.asarray(np.ceil(self.demand_qps / self.qps_per_replica - 1e-9))
+
+    @property
+    def carried_need(self) -> Floats:
+        """The need, and where demand was not known the last one that was; 0 if it never was."""
+        need = self.need
+        known = np.isfinite(need)
+        if not known.any():
+            return np.zeros(len(need))
+        last = np.maximum.accumulate(np.where(known, np.arange(len(need)), int(np.argmax(known))))
+        return np.asarray(need[last], dtype=np.float64)
+
+    def hours(self, replicas: Floats) -> float:
+        """Replica-hours of a count over the minutes."""
+        return float((replicas * self.held_seconds).sum()) / 3600
+
+    @property
+    def reason_counts(self) -> Counter[str]:
+        total: Counter[str] = Counter()
+        for counts in self.reasons:
+            total.update(counts)
+        return total
+
+
+def read_minutes(engine: Engine, workload: str, since: datetime, until: datetime) -> Minutes:
+    """The minutes that begin in [since, until)."""
+    with reading(engine) as connection:
+        rows = rollups.minutes(connection, workload, since, until)
+    return as_minutes(workload, rows)
+
+
+def contexts_of(engine: Engine, minutes: Minutes) -> Iterator[ScalingContext | None]:
+    """The context of each minute's last decision in turn, without its past; None where one is not
+    there or cannot be read. All of a month at once would fill the memory."""
+    digests = {digest for _, digest in minutes.contexts}
+    table = schema.policy_settings.c
+    query = select(table.digest, table.payload).where(table.digest.in_(digests))
+    with reading(engine) as connection:
+        settings = {row.digest: row.payload for row in connection.execute(query)}
+    for stored, digest in minutes.contexts:
+        yield _context(stored, settings.get(digest))
+
+
+def _context(stored: bytes | None, settings: str | None) -> ScalingContext | None:
+    if stored is None or settings is None:
+        return None
+    try:
+        return codec.decode_context(codec.unpack(stored), settings)
+    except ValueError:
+        return None
+
+
+def as_minutes(workload: str, rows: Sequence[Sequence[Any]]) -> Minutes:
+    """From rows with `rollups.MINUTE_COLUMNS`."""
+    columns: dict[str, Any] = dict.fromkeys(rollups.MINUTE_COLUMNS, ())
+    columns |= zip(rollups.MINUTE_COLUMNS, zip(*rows, strict=True), strict=False)
+    figures: dict[str, Any] = {
+        name: np.array(columns[name], dtype=np.float64) for name in FIGURES
+    } | {name: _seconds(columns[name]) for name in TIMES}
+    return Minutes(
+        workload=workload,
+        time=_seconds(columns["at"]),
+        policy=columns["policy"],
+        reasons=tuple(map(_counts, columns["reasons"])),
+        outcomes=tuple(map(_counts, columns["outcomes"])),
+        problems=columns["problems"],
+        contexts=tuple(zip(columns["context"], columns["settings_digest"], strict=True)),
+        **figures,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _counts(text: str) -> dict[str, int]:
+    """Most minutes are like another one."""
+    found: dict[str, int] = json.loads(text)
+    return found
+
+
+def _seconds(times: Sequence[datetime | None]) -> Floats:
+    return np.array([np.nan if at is None else at.timestamp() for at in times], dtype=np.float64)

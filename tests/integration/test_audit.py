@@ -1,0 +1,311 @@
+"""The whole audit of a recorded day: its figures add up, and can be computed again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine, text
+
+from policies.context import Problem, ProblemKind, ProblemSource
+from policies.decision import Outcome, OutcomeKind
+from policies.engine import decide
+from scaler.audit import audit, optimum_pod_hours
+from simulator.clairvoyant import optimum_pod_slots
+from storage.database import open_engine, upgrade
+from storage.decisions import SqlDecisionStore
+from storage.reports.audit import AuditReport, NoDecisionError
+from storage.reports.counterfactual import as_if, reference_settings
+from storage.reports.export import COLUMNS, audit_document, cell, minutes_csv
+from storage.reports.findings import Compliance, Objective, came_in_span, compliance
+from storage.reports.minutes import Minutes, read_minutes
+from storage.reports.report import render_fleet, render_html
+from storage.reports.summary import burn, share
+from tests.integration.test_report import Page, assert_inert
+from tests.integration.test_verification import daybreak
+from tests.log_builder import MIDNIGHT, OUTAGE, SURGE_AT, fill_log
+from tests.situations import NOON, situation
+
+UNTIL = MIDNIGHT + timedelta(days=1)
+HOSTILE = "=cmd()|'<script>alert(1)</script>\u202e\n\"&"
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """A day of decisions, one every 20 s, and an hour of a workload with a hostile name."""
+    engine = open_engine(f"sqlite:///{tmp_path_factory.mktemp('day') / 'daybreak.db'}")
+    upgrade(engine)
+    fill_log(SqlDecisionStore(engine), interval_seconds=20)
+    fill_log(SqlDecisionStore(engine), HOSTILE, hours=1.0)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def report(day: Engine) -> AuditReport:
+    return audit(day, "grammar", MIDNIGHT, UNTIL, price_per_pod_hour=3.0)
+
+
+def test_the_policy_that_ran_is_reproduced_within_a_percent(report: AuditReport) -> None:
+    found = report.reproduction
+    assert found is not None
+    assert abs(found.difference_ratio) < 0.01
+    parts = found.draining + found.elsewhere + found.coarseness
+    assert found.recorded - found.recomputed == pytest.approx(parts)
+    assert found.recorded == report.runs[0].pod_hours
+
+
+def test_what_others_changed_is_told_apart(tmp_path: Path) -> None:
+    """In shadow mode somebody else decides: the difference is put down to that."""
+    engine = open_engine(f"sqlite:///{tmp_path / 'daybreak.db'}")
+    upgrade(engine)
+    store = SqlDecisionStore(engine)
+    for number in range(240):
+        now = NOON + timedelta(seconds=15 * number)
+        context = replace(situation(current=20, demand=9_000.0), now=now, epoch=number + 1)
+        store.record_outcome(
+            store.record(context, decide(context)), now, Outcome(OutcomeKind.SHADOW)
+        )
+    found = audit(engine, "grammar", NOON, NOON + timedelta(hours=1)).reproduction
+    engine.dispose()
+    assert found is not None
+    assert found.recorded == pytest.approx(20.0)
+    assert found.difference_ratio < -0.3
+    assert found.elsewhere == pytest.approx(found.recorded - found.recomputed, rel=0.02)
+    assert abs(found.coarseness) < 0.15
+
+
+def test_the_waterfall_adds_up(report: AuditReport) -> None:
+    first, *between, last = report.waterfall
+    assert first.pod_hours == report.clairvoyant_pod_hours
+    assert last.pod_hours == pytest.approx(report.runs[0].pod_hours)
+    total = first.pod_hours + sum(one.pod_hours for one in between)
+    assert total == pytest.approx(last.pod_hours)
+
+
+def test_the_optimum_is_the_clairvoyants(report: AuditReport) -> None:
+    minutes = report.minutes
+    need = np.nan_to_num(minutes.need)
+    outage = np.isnan(minutes.need)
+    assert outage.sum() == (OUTAGE[1] - OUTAGE[0]) / timedelta(minutes=1)
+    need[outage] = need[np.flatnonzero(outage)[0] - 1]
+    # A lead time of 150 s is two and a half minutes.
+    slots = optimum_pod_slots(need.astype(np.int64), 2)
+    assert report.clairvoyant_pod_hours == optimum_pod_hours(minutes) == slots / 60
+    assert all(run.excess is not None and run.excess > 0 for run in report.runs)
+
+
+def test_the_fixed_fleet_carries_every_minute(report: AuditReport) -> None:
+    static = next(run for run in report.runs if run.policy == "static")
+    assert (static.short_minutes, static.scale_ups) == (0, 0)
+    assert static.pod_hours == static.max_replicas * 24
+    assert static.max_replicas == np.nanmax(report.minutes.need)
+
+
+def test_reactive_policies_come_a_cold_start_late(report: AuditReport) -> None:
+    """After a jump, what they order serves a cold start later and no sooner."""
+    minutes = report.minutes
+    jump = replace(minutes, demand_qps=np.where(minutes.time < SURGE_AT.timestamp(), 2e4, 6e4))
+    settings = reference_settings(jump)
+    assert {"asymmetric_concurrency", "hpa"} <= set(settings)
+    for name in ("asymmetric_concurrency", "hpa"):
+        run = as_if(jump, settings[name])
+        first = int(np.searchsorted(jump.time, SURGE_AT.timestamp()))
+        asked = first + int(np.argmax(run.desired[first:] > run.desired[first - 1]))
+        assert asked == first
+        assert run.ready[asked + 1] == run.ready[asked - 1]
+        assert run.ready[asked + 3] > run.ready[asked - 1]
+
+
+def test_the_error_budget_counts_minutes_over_the_objective(report: AuditReport) -> None:
+    found, minutes = report.compliance, report.minutes
+    over = minutes.latency_p99_seconds > 1.0
+    assert found.minutes_over == over.sum() > 0
+    assert found.bad_requests == pytest.approx(np.nansum(minutes.demand_qps[over]) * 60)
+    assert found.burn == pytest.approx(found.bad_requests / (found.requests * 1e-4))
+    assert found.met is False
+    assert found.minutes_unknown == 12
+
+
+def test_without_latency_a_short_minute_is_a_bad_one(day: Engine) -> None:
+    minutes = read_minutes(day, "grammar", MIDNIGHT, UNTIL)
+    blind = replace(minutes, latency_p99_seconds=np.full(len(minutes), np.nan))
+    short = np.nan_to_num(minutes.need) > minutes.ready
+    assert short.any()
+    found = _compliance(blind)
+    assert found.bad_requests == pytest.approx(minutes.demand_qps[short].sum() * 60)
+    failing = replace(blind, errors_qps=np.full(len(minutes), 1.0), ready=blind.ready + 999)
+    assert _compliance(failing).bad_requests == pytest.approx((1440 - 12) * 60)
+
+
+def _compliance(minutes: Minutes) -> Compliance:
+    return compliance(minutes, Objective(1.0, 1_000.0), 1440)
+
+
+def test_the_forecast_is_judged_on_the_minutes_it_was_made_for(report: AuditReport) -> None:
+    found, minutes = report.forecast, report.minutes
+    assert found is not None
+    index = 600
+    first = int((minutes.forecast_at[index] - minutes.time[0]) // 60)
+    last = int(np.ceil((minutes.forecast_until[index] - minutes.time[0]) / 60))
+    assert came_in_span(minutes)[index] == minutes.demand_peak_qps[first:last].max()
+    levels = [one.level for one in report.coverage]
+    assert levels == sorted(levels)
+    assert [one.observed for one in report.coverage] == sorted(c.observed for c in report.coverage)
+
+
+def test_the_document_carries_every_figure(report: AuditReport) -> None:
+    document = json.loads(json.dumps(audit_document(report), allow_nan=False))
+    assert document["cost"] == pytest.approx(3 * report.runs[0].pod_hours)
+    assert [run["policy"] for run in document["runs"]] == [run.policy for run in report.runs]
+    assert document["compliance"]["burn"] == report.compliance.burn
+    assert document["problems"][0]["since"] == OUTAGE[0].isoformat()
+    assert document["reproduction"]["difference_ratio"] < 0.01
+    assert sum(document["reasons"].values()) == 4_320
+
+
+def test_the_csv_has_a_line_a_minute(report: AuditReport) -> None:
+    rows = list(csv.DictReader(io.StringIO(minutes_csv([report]))))
+    assert len(rows) == 1_440
+    assert tuple(rows[0]) == COLUMNS
+    assert rows[0]["minute"] == MIDNIGHT.isoformat()
+    blind = rows[int((OUTAGE[0] - MIDNIGHT) / timedelta(minutes=1)) + 1]
+    assert (blind["demand_qps"], blind["needed"]) == ("", "")
+    assert "newest sample is 240 s old" in blind["problems"]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", HOSTILE])
+def test_no_cell_is_a_formula_or_more_than_a_line(text: str) -> None:
+    shown = cell(text)
+    assert not shown.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert shown.isprintable()
+
+
+def test_hostile_names_are_inert_in_every_form(day: Engine) -> None:
+    found = audit(day, HOSTILE, MIDNIGHT, MIDNIGHT + timedelta(hours=1))
+    html = render_html(found)
+    assert_inert(html)
+    assert HOSTILE in Page(html).text
+    rows = list(csv.reader(io.StringIO(minutes_csv([found]))))
+    assert len(rows) == 61
+    assert {row[0] for row in rows[1:]} == {"'" + HOSTILE.replace("\n", "\\n").replace(
+        "\u202e", "\\u202e")}  # fmt: skip
+    assert json.loads(json.dumps(audit_document(found)))["workload"] == HOSTILE
+
+
+def test_a_megabyte_in_a_label_bursts_nothing(engine: Engine) -> None:
+    store = SqlDecisionStore(engine)
+    huge = "<b>" + "x" * 1_000_000
+    problem = Problem(ProblemSource.DEMAND, ProblemKind.PARTIAL, huge)
+    context = replace(situation(), problems=(problem,))
+    store.record(context, decide(context))
+    found = audit(engine, "grammar", NOON, NOON + timedelta(minutes=1))
+    html = render_html(found)
+    assert_inert(html)
+    assert len(html) < 1_000_000
+    assert len(minutes_csv([found])) < 2_000
+
+
+def test_many_workloads_are_one_page(day: Engine, report: AuditReport) -> None:
+    other = audit(day, HOSTILE, MIDNIGHT, UNTIL)
+    html = render_fleet([other, report])
+    assert_inert_fleet(html)
+    page = Page(html)
+    assert HOSTILE in page.text
+    ids = re.findall(r'\sid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r"url\(#([^)]+)\)", html)) <= set(ids)
+    anchors = set(re.findall(r'href="#([^"]+)"', html))
+    assert anchors == {"workload-1", "workload-2"} <= set(ids)
+    # The one that overspent its budget most comes first.
+    assert page.text.index("grammar") < page.text.index(HOSTILE)
+
+
+def assert_inert_fleet(html: str) -> None:
+    """As one workload's page is, but for links within it."""
+    assert_inert(re.sub(r'href="#workload-\d+"', 'href="data:,"', html))
+
+
+def test_only_the_first_of_very_many_are_told_whole(report: AuditReport) -> None:
+    many = [replace(report, workload=f"w{number:04}", runs=report.runs[:1]) for number in range(40)]
+    html = render_fleet(many)
+    assert html.count("<section id=") == 10
+    assert html.count("w0039") == 1
+
+
+@pytest.mark.parametrize(
+    ("ratio", "shown"),
+    [
+        (0.0, "0 %"),
+        (1e-5, "0.001 %"),
+        (0.9999, "99.99 %"),
+        (0.99996, "99.996 %"),
+        (1.0, "100 %"),
+        (0.25, "25 %"),
+    ],
+)
+def test_shares_near_all_are_not_rounded_to_all(ratio: float, shown: str) -> None:
+    assert share(ratio).replace("\N{NARROW NO-BREAK SPACE}", " ") == shown
+
+
+def test_a_budget_that_is_overspent_many_times_says_so() -> None:
+    assert burn(127.04) == "127 times"
+
+
+def test_nothing_logged_is_an_error_of_its_own(day: Engine) -> None:
+    with pytest.raises(NoDecisionError, match="no decision of 'grammar'"):
+        audit(day, "grammar", UNTIL, UNTIL + timedelta(days=1))
+
+
+def test_contexts_that_cannot_be_read_cost_no_report(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'daybreak.db'}")
+    upgrade(engine)
+    fill_log(SqlDecisionStore(engine), hours=1.0)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE minute SET context = x'00', qps_per_replica = NULL"))
+        connection.execute(text("UPDATE decision SET context = x'00'"))
+    found = audit(engine, "grammar", MIDNIGHT, MIDNIGHT + timedelta(hours=1))
+    assert found.reproduction is None
+    assert_inert(render_html(found))
+    engine.dispose()
+
+
+def test_the_command_writes_every_form(day: Engine, tmp_path: Path) -> None:
+    url = str(day.url)
+    files = {name: tmp_path / f"report.{name}" for name in ("html", "json", "csv")}
+    arguments = [f"--{name}={path}" for name, path in files.items()]
+    ended = daybreak("report", "--database", url, "--workload", "grammar", *arguments)
+    assert ended.returncode == 0, ended.stderr
+    assert "grammar: Over 24 hours the fleet used" in ended.stdout
+    assert_inert(files["html"].read_text())
+    (document,) = json.loads(files["json"].read_text())["workloads"]
+    assert document["workload"] == "grammar"
+    assert len(files["csv"].read_text().splitlines()) == 1_441
+    both = daybreak("report", "--database", url, "--period", "week", "--json", "-")
+    assert [one["workload"] for one in json.loads(both.stdout)["workloads"]] == [HOSTILE, "grammar"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--workload", "nobody"], "--workload: ['nobody'] not in the log; there are: "),
+        (["--period", "year"], "--period: expected one of day, week, month, quarter, got 'year'"),
+        (["--since", "2030-01-01"], "--since: 2030-01-01 00:00:00+00:00 is not before"),
+        (["--until", "2020-01-01"], "the log holds no decision from"),
+        (["--until", "soon"], "--until: expected an ISO-8601 time, got 'soon'"),
+        (["--html", "/nowhere/r.html"], "cannot write /nowhere/r.html"),
+    ],
+)
+def test_bad_input_is_named(day: Engine, arguments: list[str], expected: str) -> None:
+    ended = daybreak("report", "--database", str(day.url), *arguments)
+    assert ended.returncode == 2
+    assert expected in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,172 @@
+"""`daybreak explain` on a day of decisions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, select, text
+
+from policies.engine import decide
+from storage import schema
+from storage.database import open_engine, upgrade
+from storage.decisions import SqlDecisionStore
+from storage.reports.explanation import Explanation
+from storage.reports.lookup import Reference, explained, parse_reference
+from storage.reports.prose import explanation_document, explanation_text
+from tests.integration.test_verification import daybreak
+from tests.log_builder import MIDNIGHT, OUTAGE, SURGE_AT, fill_log
+from tests.situations import situation
+
+HOSTILE = "<script>\x1b[2J\u202egpj'; DROP TABLE decision; --@x"
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    engine = open_engine(f"sqlite:///{tmp_path_factory.mktemp('day') / 'daybreak.db'}")
+    upgrade(engine)
+    fill_log(SqlDecisionStore(engine), interval_seconds=30, hours=17)
+    fill_log(SqlDecisionStore(engine), HOSTILE, hours=0.1)
+    yield engine
+    engine.dispose()
+
+
+def at(engine: Engine, moment: timedelta) -> Explanation:
+    return explained(engine, Reference(None, "grammar", MIDNIGHT + moment))
+
+
+def test_a_decision_is_found_by_id_and_by_time(day: Engine) -> None:
+    by_time = explained(day, parse_reference("grammar@2026-03-16T08:15:20Z"))
+    assert by_time.at == MIDNIGHT + timedelta(hours=8, minutes=15)
+    assert explained(day, parse_reference(str(by_time.id))) == by_time
+    assert explained(day, parse_reference("grammar@2026-03-16T09:15:20+01:00")) == by_time
+
+
+def test_a_calm_moment_was_foreseen(day: Engine) -> None:
+    found = at(day, timedelta(hours=8))
+    after = found.aftermath
+    assert after.within_order is True
+    assert after.spare_replicas is not None
+    assert after.spare_replicas >= 0
+    assert after.forecast_error_ratio is not None
+    assert abs(after.forecast_error_ratio) < 0.1
+    assert found.steps[-1].after == found.desired
+    assert found.binding.startswith(f"{found.steps[-1].rule} (")
+
+
+def test_what_came_is_what_was_logged_of_the_span(day: Engine) -> None:
+    found = at(day, timedelta(hours=8))
+    lag = timedelta(seconds=15)
+    table = schema.decision.c
+    query = select(table.demand_qps).where(
+        table.workload == "grammar",
+        table.at >= found.aftermath.since + lag,
+        table.at < found.aftermath.until + lag,
+    )
+    with day.connect() as connection:
+        assert found.aftermath.demand_qps == max(connection.execute(query).scalars())
+
+
+def test_before_the_surge_too_little_was_asked_for(day: Engine) -> None:
+    found = at(day, SURGE_AT - MIDNIGHT + timedelta(minutes=2))
+    assert found.aftermath.within_order is False
+    assert found.aftermath.spare_replicas is not None
+    assert found.aftermath.spare_replicas < 0
+    assert "short" in explanation_text(found)
+
+
+def test_in_an_outage_the_doubt_is_told(day: Engine) -> None:
+    found = at(day, OUTAGE[0] - MIDNIGHT + timedelta(minutes=1))
+    shown = explanation_text(found)
+    assert "demand: data too old: newest sample is 240 s old" in shown
+    assert "metrics, not trusted, 15 s old" in shown
+
+
+def test_the_end_of_the_log_is_not_made_up(day: Engine) -> None:
+    found = at(day, timedelta(days=2))
+    assert found.aftermath.demand_qps is None
+    assert found.aftermath.spare_replicas is None
+    assert "the log does not tell what came from" in explanation_text(found)
+
+
+def test_every_figure_is_in_the_document(day: Engine) -> None:
+    found = at(day, timedelta(hours=8))
+    document = json.loads(json.dumps(explanation_document(found), allow_nan=False))
+    assert document["at"] == "2026-03-16T08:00:00+00:00"
+    assert [window["name"] for window in document["forecast"]["windows"]] == ["order", "hold"]
+    assert document["forecast"]["windows"][0]["quantiles"][0] == {
+        "level": 0.05,
+        "qps": found.forecast.windows[0].quantiles[0][1] if found.forecast else None,
+    }
+    assert (
+        document["outcome"] == {"kind": found.outcome.kind.value, "detail": ""}
+        if (found.outcome)
+        else None
+    )
+    assert {"name", "value", "unit", "source", "age_seconds"} == set(document["inputs"][0])
+
+
+def test_a_bare_decision_can_be_explained(engine: Engine) -> None:
+    """No forecast, no demand, no outcome, nothing after it."""
+    SqlDecisionStore(engine).record(situation(demand=None), decide(situation(demand=None)))
+    found = explained(engine, Reference(1))
+    shown = explanation_text(found)
+    assert "Outcome: not known" in shown
+    assert "nothing that was looked at" in shown
+    assert "\n  none\n" in shown
+    json.dumps(explanation_document(found), allow_nan=False)
+
+
+def test_hostile_names_steer_no_terminal(day: Engine) -> None:
+    found = explained(day, parse_reference(f"{HOSTILE}@2026-03-17"))
+    shown = explanation_text(found)
+    assert shown.replace("\n", "").replace("\N{NARROW NO-BREAK SPACE}", " ").isprintable()
+    assert "<script>\\x1b[2J\\u202egpj" in shown
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("99999999", "there is no decision 99999999; the log holds 1 to "),
+        ("nobody@2026-03-16", "there is no workload 'nobody' in the log; there are: "),
+        ("grammar@2020-01-01", "the log holds no decision of 'grammar' at or before 2020-01-01"),
+        ("grammar@yesterday", "expected a decision's id, or WORKLOAD@TIME"),
+        ("grammar", "expected a decision's id, or WORKLOAD@TIME"),
+        ("-3", "expected a decision's id, or WORKLOAD@TIME"),
+    ],
+)
+def test_what_is_not_there_is_said_so(day: Engine, reference: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=r"no |expected") as caught:
+        explained(day, parse_reference(reference))
+    assert expected in str(caught.value)
+
+
+def test_the_command_in_words_and_as_json(day: Engine, tmp_path: Path) -> None:
+    url = str(day.url)
+    shown = daybreak("explain", "grammar@2026-03-16T08:00:00", "--database", url)
+    assert shown.returncode == 0, shown.stderr
+    for heading in ("Inputs", "Forecast", "Steps", "What bound", "What happened then"):
+        assert f"\n{heading}\n" in shown.stdout
+    document = json.loads(daybreak("explain", "17", "--database", url, "--json", "-").stdout)
+    assert document["id"] == 17
+    path = tmp_path / "why.json"
+    daybreak("explain", "17", "--database", url, "--json", str(path))
+    assert json.loads(path.read_text()) == document
+
+
+def test_a_decision_that_is_not_there_is_bad_input(day: Engine) -> None:
+    ended = daybreak("explain", "nobody@2026-03-16", "--database", str(day.url))
+    assert ended.returncode == 2
+    assert "there is no workload 'nobody'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_decision_that_cannot_be_read_is_said_so(day: Engine) -> None:
+    with day.begin() as connection:
+        connection.execute(text("UPDATE decision SET context = x'00' WHERE id = 40"))
+    ended = daybreak("explain", "40", "--database", str(day.url))
+    assert ended.returncode == 2
+    assert "stored decision 40 cannot be read" in ended.stderr
