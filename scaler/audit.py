@@ -6,11 +6,14 @@ Knows how the parts of a report are put together. Knows no command line and no p
 
 from __future__ import annotations
 
-from collections import Counter
+import os
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from math import isfinite
+from multiprocessing import get_context
 
 import numpy as np
 from sqlalchemy import Engine
@@ -18,11 +21,14 @@ from sqlalchemy import Engine
 from forecaster.history import Floats
 from policies.context import ScalingContext
 from simulator.clairvoyant import optimum_pod_slots
+from storage.database import open_engine
+from storage.overrides import overrides
 from storage.reports import timeline
 from storage.reports.audit import (
     AuditReport,
     Comparison,
     Coverage,
+    NoDecisionError,
     audit_of,
     counterfactual_run,
     recorded_run,
@@ -38,40 +44,91 @@ from storage.reports.findings import Objective, came_in_span
 from storage.reports.minutes import Minutes, contexts_of, read_minutes
 
 DEFAULT_SLO_SECONDS = 1.0
+WORTH_PROCESSES = 8 * 1440
+"""Below so many minutes, starting processes takes longer than the work."""
 
 
-def audit(
-    engine: Engine,
-    workload: str,
-    since: datetime,
-    until: datetime,
-    slo_seconds: float = DEFAULT_SLO_SECONDS,
-    price_per_pod_hour: float | None = None,
-) -> AuditReport:
-    """The whole audit of [since, until), with the capacity that decisions were made with.
+@dataclass(frozen=True, slots=True)
+class Period:
+    """What is audited: a workload over [since, until), against an objective and at a price."""
+
+    workload: str
+    since: datetime
+    until: datetime
+    slo_seconds: float = DEFAULT_SLO_SECONDS
+    price_per_pod_hour: float | None = None
+
+    @property
+    def minutes(self) -> int:
+        return int((self.until - self.since) // timedelta(minutes=1))
+
+
+def audits(
+    engine: Engine, periods: Sequence[Period], workers: int | None = None
+) -> Iterator[AuditReport | None]:
+    """Each period's audit in turn, None where the log has no decision in it; many are computed
+    side by side. Raises StoreError."""
+    work = sum(period.minutes for period in periods)
+    count = workers if workers is not None else os.cpu_count() or 1
+    if work < WORTH_PROCESSES or min(count, len(periods)) < 2:
+        yield from (_or_none(engine, period) for period in periods)
+        return
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        url = engine.url.render_as_string(hide_password=False)
+        at_work: deque[Future[AuditReport | None]] = deque()
+        for period in periods:
+            # A few at a time: a report is large, and whoever reads them may be slow.
+            at_work.append(pool.submit(_elsewhere, url, period))
+            if len(at_work) > 2 * count:
+                yield at_work.popleft().result()
+        while at_work:
+            yield at_work.popleft().result()
+
+
+def _elsewhere(url: str, period: Period) -> AuditReport | None:
+    """In a process of its own; the contexts have served by then and need not travel."""
+    engine = open_engine(url)
+    report = _or_none(engine, period)
+    engine.dispose()
+    if report is None:
+        return None
+    return replace(report, minutes=replace(report.minutes, contexts=()))
+
+
+def _or_none(engine: Engine, period: Period) -> AuditReport | None:
+    try:
+        return audit(engine, period)
+    except NoDecisionError:
+        return None
+
+
+def audit(engine: Engine, period: Period) -> AuditReport:
+    """The whole audit of a period, with the capacity that decisions were made with.
 
     Raises StoreError where the log cannot be read, NoDecisionError where it has no decision there.
     """
-    minutes = read_minutes(engine, workload, since, until)
-    events = timeline.scale_events(engine, workload, since, until)
-    chosen = _objective(minutes, slo_seconds, price_per_pod_hour)
+    since, until = period.since, period.until
+    minutes = read_minutes(engine, period.workload, since, until)
+    events = timeline.scale_events(engine, period.workload, since, until)
+    people = overrides(engine, period.workload, since, until)
+    objective = _objective(minutes, period)
     if not len(minutes) or not np.isfinite(minutes.qps_per_replica).any():
-        return audit_of(minutes, events, since, until, chosen, Comparison())
+        found = Comparison(overrides=tuple(people))
+        return audit_of(minutes, events, since, until, objective, found)
     optimum = optimum_pod_hours(minutes)
-    ours = recorded_run(minutes, since, until, chosen, events, optimum)
-    others = (
-        counterfactual_run(minutes, as_if(minutes, settings), since, until, optimum)
-        for settings in reference_settings(minutes).values()
-    )
+    others = (as_if(minutes, one) for one in reference_settings(minutes).values())
     judge = Judge(came_in_span(minutes))
     again = as_it_ran(minutes, judge.seeing(contexts_of(engine, minutes)))
+    ours = recorded_run(minutes, since, until, objective, events, optimum)
+    theirs = (counterfactual_run(minutes, one, since, until, optimum) for one in others)
     found = Comparison(
-        runs=(ours, *others),
+        runs=(ours, *theirs),
         clairvoyant_pod_hours=optimum,
         reproduction=None if again is None else reproduction(minutes, again),
         coverage=judge.coverage,
+        overrides=tuple(people),
     )
-    return audit_of(minutes, events, since, until, chosen, found)
+    return audit_of(minutes, events, since, until, objective, found)
 
 
 def last_moment(engine: Engine, workloads: Sequence[str]) -> datetime | None:
@@ -82,9 +139,10 @@ def last_moment(engine: Engine, workloads: Sequence[str]) -> datetime | None:
     return max(newest) + timedelta(microseconds=1) if newest else None
 
 
-def _objective(minutes: Minutes, slo_seconds: float, price: float | None) -> Objective:
+def _objective(minutes: Minutes, period: Period) -> Objective:
     known = minutes.qps_per_replica[np.isfinite(minutes.qps_per_replica)]
-    return Objective(slo_seconds, float(np.median(known)) if len(known) else 1.0, price)
+    capacity = float(np.median(known)) if len(known) else 1.0
+    return Objective(period.slo_seconds, capacity, period.price_per_pod_hour)
 
 
 def optimum_pod_hours(minutes: Minutes) -> float:

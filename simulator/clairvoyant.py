@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
-from scipy.optimize import linprog
 
 from forecaster.history import Floats
 
@@ -57,6 +55,10 @@ def optimum_under_limits(
     slot free, and n_t >= sum of the starts within a minimum life. Without limits it equals
     `optimum_pod_slots`. Raises ValueError where the need cannot be met.
     """
+    # Imported here: the closed form is asked for often, and need not wait for a solver.
+    from scipy import sparse  # noqa: PLC0415
+    from scipy.optimize import linprog  # noqa: PLC0415
+
     slots = len(pods)
     if slots == 0:
         return 0.0

@@ -44,7 +44,7 @@ class Decomposition:
             )
         means = local_means(demand, self.slot_seconds)
         values = _imputed(means)
-        weekly = len(values) >= MIN_WEEKS * means.a_week
+        weekly = len(values) > MIN_WEEKS * means.a_week
         periods = (means.a_day, means.a_week) if weekly else (means.a_day,)
         parts = MSTL(values, periods=periods).fit()
         seasonal = np.asarray(parts.seasonal).reshape(len(values), -1).sum(axis=1)

@@ -37,9 +37,9 @@ def run(
     rounds = build_rounds(settings, live_ports(settings, store, clock), watch)
     jobs = rounds.jobs(settings.interval_seconds, settings.refit_interval_seconds)
     if once:
-        now = clock.now()
         for job in jobs:
-            job.run(now)
+            # Each at its own time: a decision must not be dated before the fit that it waited for.
+            job.run(clock.now())
         raise typer.Exit(1 if watch.unready() else 0)
     server = StatusServer(
         build_app(

@@ -7,12 +7,12 @@ import gc
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from sqlalchemy import Engine
 
-from scaler.audit import DEFAULT_SLO_SECONDS, audit, last_moment
+from scaler.audit import DEFAULT_SLO_SECONDS, Period, audits, last_moment
 from scaler.cli.audit import SettingsOption, SinceOption, UntilOption
 from scaler.cli.databases import database_url_of
 from scaler.cli.output import (
@@ -21,15 +21,22 @@ from scaler.cli.output import (
     JsonOption,
     iso_time,
     progress_bar,
+    whole_file,
     write_json,
     write_text,
 )
 from scaler.settings import load_settings
 from storage.database import open_existing
 from storage.reports import timeline
-from storage.reports.audit import AuditReport, NoDecisionError
-from storage.reports.export import audit_document, minutes_csv
-from storage.reports.report import render_fleet, render_html
+from storage.reports.audit import AuditReport
+from storage.reports.export import audit_document, csv_header, minutes_csv
+from storage.reports.report import (
+    SHOWN_WORKLOADS,
+    FleetRow,
+    fleet_row,
+    render_fleet,
+    render_html,
+)
 from storage.reports.summary import burn, headline
 from storage.reports.words import printable
 from storage.rollups import MINUTE, minute_of
@@ -73,17 +80,46 @@ def report(
         engine, names, iso_time("--since", since), iso_time("--until", until), period
     )
     goals = _objectives(config)
-    reports = []
-    with progress_bar("report") as on_progress:
-        for number, name in enumerate(names):
-            goal = slo_seconds or goals.get(name, DEFAULT_SLO_SECONDS)
-            with contextlib.suppress(NoDecisionError):
-                reports.append(audit(engine, name, start, end, goal, price))
-            on_progress((number + 1) / len(names))
+    periods = [
+        Period(name, start, end, slo_seconds or goals.get(name, DEFAULT_SLO_SECONDS), price)
+        for name in names
+    ]
+    gathered = _Gathered(keep_documents=json_out is not None)
+    with whole_file(csv) if csv else contextlib.nullcontext() as table:
+        if table is not None:
+            table.write(csv_header())
+        with progress_bar("report") as on_progress:
+            for number, found in enumerate(audits(engine, periods)):
+                if found is not None:
+                    gathered.add(found)
+                    if table is not None:
+                        table.write(minutes_csv(found))
+                on_progress((number + 1) / len(periods))
+        if not gathered.rows:
+            raise BadInputError(f"the log holds no decision from {start} until {end}")
     engine.dispose()
-    if not reports:
-        raise BadInputError(f"the log holds no decision from {start} until {end}")
-    _write(reports, html, json_out, csv)
+    _write(gathered, html, json_out)
+
+
+class _Gathered:
+    """What is kept of each audit: of many workloads only the most urgent ones whole."""
+
+    def __init__(self, keep_documents: bool) -> None:
+        self.rows: list[FleetRow] = []
+        self.sentences: list[str] = []
+        self.documents: list[dict[str, Any]] = []
+        self.shown: list[AuditReport] = []
+        self._keep_documents = keep_documents
+
+    def add(self, found: AuditReport) -> None:
+        self.rows.append(fleet_row(found))
+        budget = f"Error budget used up: {burn(found.compliance.burn)}."
+        self.sentences.append(f"{printable(found.workload)}: {headline(found)} {budget}")
+        if self._keep_documents:
+            self.documents.append(audit_document(found))
+        self.shown.append(found)
+        self.shown.sort(key=lambda one: fleet_row(one).urgency)
+        del self.shown[SHOWN_WORKLOADS:]
 
 
 def _chosen(known: Sequence[str], wanted: Sequence[str] | None) -> Sequence[str]:
@@ -120,21 +156,15 @@ def _objectives(config: Path | None) -> dict[str, float]:
     return {one.name: one.slo.p99_seconds for one in load_settings(config).workloads}
 
 
-def _write(
-    reports: Sequence[AuditReport], html: Path | None, json_out: str | None, csv: Path | None
-) -> None:
-    """Every form that was asked for; without any, the outcome in a few lines."""
+def _write(gathered: _Gathered, html: Path | None, json_out: str | None) -> None:
+    """Every form that was asked for, and the outcome in a line for each workload."""
     if html is not None:
-        page = render_html(reports[0]) if len(reports) == 1 else render_fleet(reports)
+        alone = len(gathered.rows) == 1
+        page = (
+            render_html(gathered.shown[0]) if alone else render_fleet(gathered.rows, gathered.shown)
+        )
         write_text(html, page)
-    if csv is not None:
-        write_text(csv, minutes_csv(reports))
     if json_out is not None:
-        write_json({"workloads": [audit_document(one) for one in reports]}, json_out)
+        write_json({"workloads": gathered.documents}, json_out)
     if json_out != "-":
-        for one in reports:
-            typer.echo(f"{printable(one.workload)}: {headline(one)} {_budget_sentence(one)}")
-
-
-def _budget_sentence(one: AuditReport) -> str:
-    return f"Error budget used up: {burn(one.compliance.burn)}."
+        typer.echo("\n".join(gathered.sentences))

@@ -6,13 +6,14 @@ other policies would have done are handed in; nothing here simulates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
 from sqlalchemy import Engine
 
 from forecaster.history import Floats
+from storage.overrides import OverrideRow, overrides
 from storage.reports import timeline as log
 from storage.reports.counterfactual import LABELS, Counterfactual, Reproduction
 from storage.reports.findings import (
@@ -106,7 +107,8 @@ class AuditReport:
     worst_minutes: tuple[WorstMinute, ...]
     waterfall: tuple[Slice, ...] = ()
     reproduction: Reproduction | None = None
-    coverage: tuple[Coverage, ...] = field(default=())
+    coverage: tuple[Coverage, ...] = ()
+    overrides: tuple[OverrideRow, ...] = ()
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -133,6 +135,7 @@ class Comparison:
     clairvoyant_pod_hours: float | None = None
     reproduction: Reproduction | None = None
     coverage: tuple[Coverage, ...] = ()
+    overrides: tuple[OverrideRow, ...] = ()
 
 
 def read_audit(
@@ -151,7 +154,8 @@ def read_audit(
     """
     minutes = read_minutes(engine, workload, since, until)
     events = log.scale_events(engine, workload, since, until)
-    found = Comparison(runs, clairvoyant_pod_hours)
+    people = tuple(overrides(engine, workload, since, until))
+    found = Comparison(runs, clairvoyant_pod_hours, overrides=people)
     return audit_of(minutes, events, since, until, objective, found)
 
 
@@ -190,6 +194,7 @@ def audit_of(
         waterfall=() if optimum is None else waterfall(minutes, optimum),
         reproduction=found.reproduction,
         coverage=found.coverage,
+        overrides=found.overrides,
     )
 
 

@@ -62,6 +62,7 @@ def audit_document(report: AuditReport) -> dict[str, Any]:
         "coverage": [asdict(one) for one in report.coverage],
         "reasons": {one.reason: one.decisions for one in report.reasons},
         "events": [plain(asdict(event)) for event in report.events],
+        "overrides": [plain(asdict(row)) for row in report.overrides],
         "problems": [plain(asdict(period)) for period in report.problems],
         "worst_minutes": [plain(asdict(minute)) for minute in report.worst_minutes],
     }
@@ -78,13 +79,18 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def minutes_csv(reports: Iterable[AuditReport]) -> str:
-    """A header and one line a minute; times in UTC, an empty cell where nothing was known."""
+def csv_header() -> str:
+    return _csv([COLUMNS])
+
+
+def minutes_csv(report: AuditReport) -> str:
+    """One line a minute; times in UTC, an empty cell where nothing was known."""
+    return _csv(_lines(report))
+
+
+def _csv(lines: Iterable[Sequence[object]]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for report in reports:
-        writer.writerows(_lines(report))
+    csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()
 
 

@@ -23,8 +23,10 @@ from storage.reports.timeline import ScaleEvent
 
 __all__ = [
     "AuditReport",
+    "FleetRow",
     "Objective",
     "PolicyRun",
+    "fleet_row",
     "read_audit",
     "render_fleet",
     "render_html",
@@ -58,6 +60,7 @@ _pages.filters.update(
     family=words.family,
     outcome_words=words.outcome_words,
     problem_words=words.problem_words,
+    override_words=words.override_words,
     printable=words.printable,
 )
 
@@ -67,21 +70,20 @@ class FleetRow:
     """One workload in the table of a report of many."""
 
     workload: str
-    anchor: str
-    shown: bool
+    since: datetime
+    until: datetime
     pod_hours: float
+    clairvoyant_pod_hours: float | None
     cost: float | None
     excess: float | None
     burn: float | None
     minutes_over: int
     changes: int
 
-
-@dataclass(frozen=True, slots=True)
-class _Fleet:
-    title: str
-    since: datetime
-    until: datetime
+    @property
+    def urgency(self) -> tuple[float, float, str]:
+        """Of two rows the lower comes first: by error budget, then by GPU-hours."""
+        return (-(self.burn or 0.0), -self.pod_hours, self.workload)
 
 
 def render_html(report: AuditReport) -> str:
@@ -90,21 +92,35 @@ def render_html(report: AuditReport) -> str:
     return page.render(view=_view(report), close_up=_close_up_minutes())
 
 
-def render_fleet(reports: Sequence[AuditReport]) -> str:
-    """The report of many workloads: all of them in a table, the first ones whole."""
-    ranked = sorted(reports, key=_urgency)
-    rows = [_fleet_row(report, index) for index, report in enumerate(ranked)]
-    views = [
-        _view(report, row.anchor) for report, row in zip(ranked, rows, strict=True) if row.shown
-    ]
-    title = f"Scaling audit: {len(reports)} workloads"
+def render_fleet(rows: Sequence[FleetRow], reports: Sequence[AuditReport]) -> str:
+    """The report of many workloads: all of them in a table, and of the most urgent everything."""
+    ranked = sorted(rows, key=lambda row: row.urgency)
+    shown = sorted(reports, key=lambda report: fleet_row(report).urgency)[:SHOWN_WORKLOADS]
+    anchors = {report.workload: f"workload-{index + 1}" for index, report in enumerate(shown)}
     return _pages.get_template("fleet.html.j2").render(
-        fleet=_Fleet(title, ranked[0].since, ranked[0].until),
+        title=f"Scaling audit: {len(rows)} workloads",
         headline=summary.fleet_headline(ranked),
-        rows=rows,
+        rows=ranked,
+        anchors=anchors,
         priced=any(row.cost is not None for row in rows),
-        views=views,
+        views=[_view(report, anchors[report.workload]) for report in shown],
         close_up=_close_up_minutes(),
+    )
+
+
+def fleet_row(report: AuditReport) -> FleetRow:
+    ours, price = report.runs[0], report.objective.price_per_pod_hour
+    return FleetRow(
+        workload=report.workload,
+        since=report.since,
+        until=report.until,
+        pod_hours=ours.pod_hours,
+        clairvoyant_pod_hours=report.clairvoyant_pod_hours,
+        cost=None if price is None else ours.pod_hours * price,
+        excess=ours.excess,
+        burn=report.compliance.burn,
+        minutes_over=report.compliance.minutes_over,
+        changes=len(report.events),
     )
 
 
@@ -116,25 +132,6 @@ def stylesheet() -> str:
 
 def _close_up_minutes() -> int:
     return 2 * CLOSE_UP // timedelta(minutes=1)
-
-
-def _urgency(report: AuditReport) -> tuple[float, float, str]:
-    return (-(report.compliance.burn or 0.0), -report.runs[0].pod_hours, report.workload)
-
-
-def _fleet_row(report: AuditReport, index: int) -> FleetRow:
-    ours, price = report.runs[0], report.objective.price_per_pod_hour
-    return FleetRow(
-        workload=report.workload,
-        anchor=f"workload-{index + 1}",
-        shown=index < SHOWN_WORKLOADS,
-        pod_hours=ours.pod_hours,
-        cost=None if price is None else ours.pod_hours * price,
-        excess=ours.excess,
-        burn=report.compliance.burn,
-        minutes_over=report.compliance.minutes_over,
-        changes=len(report.events),
-    )
 
 
 def _view(report: AuditReport, anchor: str = "") -> dict[str, Any]:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from storage.reports.audit import RECORDED, AuditReport, PolicyRun
 from storage.reports.counterfactual import Reproduction
@@ -39,7 +40,8 @@ class Comparison:
 def headline(report: AuditReport) -> str:
     """The outcome in one or two sentences."""
     ours = report.runs[0]
-    text = f"Over {_period(report)} {ours.label} used {count(ours.pod_hours)} GPU-hours"
+    period = _period(report.since, report.until)
+    text = f"Over {period} {ours.label} used {count(ours.pod_hours)} GPU-hours"
     parts = [
         f"{_more_or_fewer(ours.pod_hours, other.pod_hours)} than {other.label}"
         for other in report.runs[1:]
@@ -53,12 +55,28 @@ def headline(report: AuditReport) -> str:
     return text
 
 
-def fleet_headline(reports: Sequence[AuditReport]) -> str:
+class Row(Protocol):
+    """What the outcome of many workloads is summed up from."""
+
+    @property
+    def since(self) -> datetime: ...
+    @property
+    def until(self) -> datetime: ...
+    @property
+    def pod_hours(self) -> float: ...
+    @property
+    def clairvoyant_pod_hours(self) -> float | None: ...
+    @property
+    def burn(self) -> float | None: ...
+
+
+def fleet_headline(rows: Sequence[Row]) -> str:
     """The outcome of many workloads in two sentences."""
-    hours = sum(report.runs[0].pod_hours for report in reports)
-    optimum = sum(report.clairvoyant_pod_hours or 0.0 for report in reports)
-    over = sum(report.compliance.met is False for report in reports)
-    text = f"Over {_period(reports[0])} {len(reports)} workloads used {count(hours)} GPU-hours"
+    hours = sum(row.pod_hours for row in rows)
+    optimum = sum(row.clairvoyant_pod_hours or 0.0 for row in rows)
+    over = sum((row.burn or 0.0) > 1 for row in rows)
+    period = _period(rows[0].since, rows[0].until)
+    text = f"Over {period} {len(rows)} workloads used {count(hours)} GPU-hours"
     if optimum:
         text += f", {signed_share(hours / optimum - 1)} against the optimum with the future known"
     budgets = f"{over} of them overspent their error budget" if over else "All kept their objective"
@@ -239,8 +257,8 @@ def _foresight(report: AuditReport) -> Figure:
     return Figure(name, share(found.covered_ratio), note)
 
 
-def _period(report: AuditReport) -> str:
-    hours = (report.until - report.since).total_seconds() / 3600
+def _period(since: datetime, until: datetime) -> str:
+    hours = (until - since).total_seconds() / 3600
     return f"{count(hours)} hours" if hours < 72 else f"{count(hours / 24)} days"
 
 

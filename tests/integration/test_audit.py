@@ -18,16 +18,16 @@ from sqlalchemy import Engine, text
 from policies.context import Problem, ProblemKind, ProblemSource
 from policies.decision import Outcome, OutcomeKind
 from policies.engine import decide
-from scaler.audit import audit, optimum_pod_hours
+from scaler.audit import Period, audit, audits, optimum_pod_hours
 from simulator.clairvoyant import optimum_pod_slots
 from storage.database import open_engine, upgrade
 from storage.decisions import SqlDecisionStore
 from storage.reports.audit import AuditReport, NoDecisionError
 from storage.reports.counterfactual import as_if, reference_settings
-from storage.reports.export import COLUMNS, audit_document, cell, minutes_csv
+from storage.reports.export import COLUMNS, audit_document, cell, csv_header, minutes_csv
 from storage.reports.findings import Compliance, Objective, came_in_span, compliance
 from storage.reports.minutes import Minutes, read_minutes
-from storage.reports.report import render_fleet, render_html
+from storage.reports.report import fleet_row, render_fleet, render_html
 from storage.reports.summary import burn, share
 from tests.integration.test_report import Page, assert_inert
 from tests.integration.test_verification import daybreak
@@ -51,7 +51,7 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def report(day: Engine) -> AuditReport:
-    return audit(day, "grammar", MIDNIGHT, UNTIL, price_per_pod_hour=3.0)
+    return audit(day, Period("grammar", MIDNIGHT, UNTIL, price_per_pod_hour=3.0))
 
 
 def test_the_policy_that_ran_is_reproduced_within_a_percent(report: AuditReport) -> None:
@@ -74,7 +74,7 @@ def test_what_others_changed_is_told_apart(tmp_path: Path) -> None:
         store.record_outcome(
             store.record(context, decide(context)), now, Outcome(OutcomeKind.SHADOW)
         )
-    found = audit(engine, "grammar", NOON, NOON + timedelta(hours=1)).reproduction
+    found = audit(engine, Period("grammar", NOON, NOON + timedelta(hours=1))).reproduction
     engine.dispose()
     assert found is not None
     assert found.recorded == pytest.approx(20.0)
@@ -173,7 +173,7 @@ def test_the_document_carries_every_figure(report: AuditReport) -> None:
 
 
 def test_the_csv_has_a_line_a_minute(report: AuditReport) -> None:
-    rows = list(csv.DictReader(io.StringIO(minutes_csv([report]))))
+    rows = list(csv.DictReader(io.StringIO(csv_header() + minutes_csv(report))))
     assert len(rows) == 1_440
     assert tuple(rows[0]) == COLUMNS
     assert rows[0]["minute"] == MIDNIGHT.isoformat()
@@ -190,11 +190,11 @@ def test_no_cell_is_a_formula_or_more_than_a_line(text: str) -> None:
 
 
 def test_hostile_names_are_inert_in_every_form(day: Engine) -> None:
-    found = audit(day, HOSTILE, MIDNIGHT, MIDNIGHT + timedelta(hours=1))
+    found = audit(day, Period(HOSTILE, MIDNIGHT, MIDNIGHT + timedelta(hours=1)))
     html = render_html(found)
     assert_inert(html)
     assert HOSTILE in Page(html).text
-    rows = list(csv.reader(io.StringIO(minutes_csv([found]))))
+    rows = list(csv.reader(io.StringIO(csv_header() + minutes_csv(found))))
     assert len(rows) == 61
     assert {row[0] for row in rows[1:]} == {"'" + HOSTILE.replace("\n", "\\n").replace(
         "\u202e", "\\u202e")}  # fmt: skip
@@ -207,16 +207,16 @@ def test_a_megabyte_in_a_label_bursts_nothing(engine: Engine) -> None:
     problem = Problem(ProblemSource.DEMAND, ProblemKind.PARTIAL, huge)
     context = replace(situation(), problems=(problem,))
     store.record(context, decide(context))
-    found = audit(engine, "grammar", NOON, NOON + timedelta(minutes=1))
+    found = audit(engine, Period("grammar", NOON, NOON + timedelta(minutes=1)))
     html = render_html(found)
     assert_inert(html)
     assert len(html) < 1_000_000
-    assert len(minutes_csv([found])) < 2_000
+    assert len(minutes_csv(found)) < 2_000
 
 
 def test_many_workloads_are_one_page(day: Engine, report: AuditReport) -> None:
-    other = audit(day, HOSTILE, MIDNIGHT, UNTIL)
-    html = render_fleet([other, report])
+    other = audit(day, Period(HOSTILE, MIDNIGHT, UNTIL))
+    html = render_fleet([fleet_row(other), fleet_row(report)], [other, report])
     assert_inert_fleet(html)
     page = Page(html)
     assert HOSTILE in page.text
@@ -234,9 +234,21 @@ def assert_inert_fleet(html: str) -> None:
     assert_inert(re.sub(r'href="#workload-\d+"', 'href="data:,"', html))
 
 
+def test_many_are_computed_side_by_side_alike(day: Engine, report: AuditReport) -> None:
+    periods = [
+        Period("grammar", MIDNIGHT - timedelta(days=9), UNTIL, price_per_pod_hour=3.0),
+        Period("grammar", MIDNIGHT, UNTIL, price_per_pod_hour=3.0),
+        Period("nobody", MIDNIGHT, UNTIL),
+    ]
+    _, found, nobody = audits(day, periods, workers=2)
+    assert nobody is None
+    assert found is not None
+    assert json.dumps(audit_document(found)) == json.dumps(audit_document(report))
+
+
 def test_only_the_first_of_very_many_are_told_whole(report: AuditReport) -> None:
     many = [replace(report, workload=f"w{number:04}", runs=report.runs[:1]) for number in range(40)]
-    html = render_fleet(many)
+    html = render_fleet([fleet_row(one) for one in many], many)
     assert html.count("<section id=") == 10
     assert html.count("w0039") == 1
 
@@ -262,7 +274,7 @@ def test_a_budget_that_is_overspent_many_times_says_so() -> None:
 
 def test_nothing_logged_is_an_error_of_its_own(day: Engine) -> None:
     with pytest.raises(NoDecisionError, match="no decision of 'grammar'"):
-        audit(day, "grammar", UNTIL, UNTIL + timedelta(days=1))
+        audit(day, Period("grammar", UNTIL, UNTIL + timedelta(days=1)))
 
 
 def test_contexts_that_cannot_be_read_cost_no_report(tmp_path: Path) -> None:
@@ -272,7 +284,7 @@ def test_contexts_that_cannot_be_read_cost_no_report(tmp_path: Path) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE minute SET context = x'00', qps_per_replica = NULL"))
         connection.execute(text("UPDATE decision SET context = x'00'"))
-    found = audit(engine, "grammar", MIDNIGHT, MIDNIGHT + timedelta(hours=1))
+    found = audit(engine, Period("grammar", MIDNIGHT, MIDNIGHT + timedelta(hours=1)))
     assert found.reproduction is None
     assert_inert(render_html(found))
     engine.dispose()

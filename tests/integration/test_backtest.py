@@ -22,10 +22,13 @@ from scaler.cli.output import BadInputError
 from simulator.traces.generate import Diurnal, generate
 from simulator.traces.trace_file import TraceError, write_trace
 from tests.integration.prometheus_server import PrometheusServer
+from tests.integration.test_browser import Browser, addresses, browser
 from tests.integration.test_cli import run
 from tests.integration.test_daemon import workload
 from tests.integration.test_report import Page, assert_inert
 from tests.traffic import MONDAY
+
+__all__ = ["browser"]  # a fixture
 
 CONTRACT = {
     *("model", "wape", "pinball", "coverage", "fit_seconds", "predict_seconds"),
@@ -125,6 +128,16 @@ def test_the_page_is_one_inert_file_with_its_numbers(trace: Path, tmp_path: Path
     assert html.count('role="img"') == 2 * 7
 
 
+def test_a_browser_draws_the_page_and_asks_for_nothing(
+    trace: Path, tmp_path: Path, browser: Browser
+) -> None:
+    page = tmp_path / "page.html"
+    assert backtest(trace, "--lead", "1h", "--html", str(page)).returncode == 0
+    dom = browser.dom(page.as_uri())
+    assert dom.count('role="img"') == 2 * 7
+    assert not addresses(dom)
+
+
 def test_the_table_fits_eighty_columns(trace: Path) -> None:
     ended = backtest(trace, "--lead", "5m,1h")
     assert max(map(len, ended.stdout.splitlines())) <= 80
@@ -144,7 +157,7 @@ def test_what_is_not_known_is_null(tmp_path: Path) -> None:
     assert naive["wape"] is None
     assert naive["coverage"] is None
     ended = backtest(path, "--lead", "20m", "--html", str(tmp_path / "page.html"))
-    assert "seasonal_naive_day: needs 1 d, has 0.5 d" in ended.stdout
+    assert "seasonal_naive_day: needs 1 d, has 0.2 d; needs 1 d, has 0.5 d" in ended.stdout
     assert (tmp_path / "page.html").exists()
 
 

@@ -119,7 +119,7 @@ def size(png: bytes) -> tuple[int, int]:
 
 def test_the_report_is_drawn_without_a_sound(browser: Browser, report: str) -> None:
     dom = browser.dom(report)
-    assert dom.count('<svg xmlns="http://www.w3.org/2000/svg"') == 10
+    assert dom.count('<svg xmlns="http://www.w3.org/2000/svg"') == 12
     assert addresses(dom) == set()
     assert "<script" not in dom
 

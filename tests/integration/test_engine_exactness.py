@@ -251,7 +251,7 @@ from simulator.balancers import Balancer, Balancing
 from simulator.engines.exact import ExactEngine, ExactSettings
 from simulator.pod import PodProfile
 profile = PodProfile("small", 2.5e-3, 7e-6, 5e-6, max_num_seqs=32, timeout_seconds=2.0)
-settings = ExactSettings(max_waiting=600, retry_budget=0.1)
+settings = ExactSettings(max_waiting=600, retry_ratio=0.1)
 for balancing in Balancing:
     engine = ExactEngine(profile, Balancer(balancing, clients=3, connections=50), 1, 6, settings)
     pods = engine.activate(6)

@@ -160,7 +160,7 @@ def test_unknown_newest_minutes_are_no_forecast() -> None:
 
 def test_a_short_history_is_refused() -> None:
     history = weeks()
-    with pytest.raises(ForecastError, match="needs 1.2 days"):
+    with pytest.raises(ForecastError, match=r"needs 1\.2 days"):
         fitted_on(cut(history, history.start + timedelta(hours=20)))
 
 
