@@ -4,10 +4,10 @@ that were not used to choose them."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,12 +15,18 @@ import numpy as np
 import typer
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from forecaster.history import TrafficHistory
 from policies.registry import POLICIES
-from scaler.cli.output import BadInputError, JsonOption, configure_logs, write_json, write_text
+from scaler.cli.output import (
+    BadInputError,
+    JsonOption,
+    configure_logs,
+    progress_bar,
+    write_json,
+    write_text,
+)
 from scaler.cli.pods import chosen_profile
 from scaler.cli.recorded import recorded_history
 from scaler.cli.tuned_file import changed_settings, example_settings
@@ -99,8 +105,11 @@ def tune(
         subject = _recorded(config)
     subject = _with_policy(subject, policy, target)
     trial = _trial(subject, seed)
-    with _progress(trial) as tell:
-        played = play_all(trial, workers or os.cpu_count() or 1, tell)
+    with progress_bar(f"{trial.policy}, {trial.days} days") as show:
+        done = count(1)
+        played = play_all(
+            trial, workers or os.cpu_count() or 1, lambda: show(next(done) / trial.parts)
+        )
     _check_moved(trial, played)
     found = choose(played, subject.workload.policy.target_bad_ratio, seed)
     if json_out is not None:
@@ -220,21 +229,6 @@ def _check_moved(trial: Trial, played: list[Played]) -> None:
             f"{trial.policy}: its settings make no difference here; it may need parameters that "
             f"only --config can give, such as kvCacheTokens"
         )
-
-
-@contextmanager
-def _progress(trial: Trial) -> Iterator[Callable[[], None]]:
-    """One bar for all settings; nothing in a pipe."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(f"{trial.policy}, {trial.days} days", total=trial.parts)
-        yield lambda: progress.advance(task)
 
 
 def _document(trial: Trial, played: list[Played], found: Tuned) -> dict[str, Any]:

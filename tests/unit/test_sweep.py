@@ -1,0 +1,176 @@
+"""The compiled loop: the same policies as the full loop, and what a target comes to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forecaster.history import Floats, TrafficHistory
+from policies import capacity
+from scaler.settings import Workload
+from simulator.fleet import FleetSettings
+from simulator.lifecycle import Lifecycle, constant_cold_start
+from simulator.pod import PROFILES
+from simulator.replay import Scenario, policy_defaults, static_peak
+from simulator.sweep import frontier, loop, rules
+from simulator.sweep.calibrate import CANDIDATES, Tried, choose
+from simulator.sweep.frontier import World
+from simulator.sweep.results import Point, clairvoyant_hours, point
+from simulator.sweep.results import frontier as frontier_rows
+from simulator.traces.edit import scaled_to_peak
+from simulator.traces.generate import Diurnal, generate
+from simulator.whatif import Run, run_one
+from tests.traffic import MONDAY
+
+PROFILE = PROFILES["h100-1200"]
+CAPACITY = PROFILE.capacity_within(1.0)
+
+
+@cache
+def scenario() -> Scenario:
+    """Three days of history, then half a day around the morning's ramp."""
+    traffic = scaled_to_peak(generate(Diurnal(), MONDAY, 4, 3), 100_000.0)
+    starts_at = MONDAY + timedelta(days=3, hours=4)
+    first = float(traffic.between(starts_at, traffic.end).values[0])
+    replicas = int(-(-first * 1.2 // CAPACITY))
+    fleet = FleetSettings(Lifecycle(constant_cold_start(180)), 180.0, replicas)
+    until = starts_at + timedelta(hours=12)
+    return Scenario(traffic, starts_at, until, fleet, PROFILE)
+
+
+def workload(policy: str, **parameters: float) -> Workload:
+    peak = static_peak(scenario(), CAPACITY)
+    own = {**policy_defaults(policy, PROFILE, CAPACITY, peak), **parameters}
+    return Workload.model_validate(
+        {
+            "name": "trace",
+            "target": {"name": "trace", "mode": "shadow"},
+            "demand": {"query": "trace"},
+            "history": {"days": 4},
+            "capacity": {"qpsPerReplica": CAPACITY, "saturationQps": PROFILE.saturation_qps},
+            "leadTime": {"p50Seconds": 180, "p95Seconds": 180},
+            "maxReplicas": 2 * peak,
+            "policy": {"name": policy, "parameters": own},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "knob", "interval"),
+    [
+        ("asymmetric_concurrency", "targetConcurrency", 5.0),
+        ("hpa", "targetQps", 15.0),
+        ("knative_kpa", "targetConcurrency", 2.0),
+    ],
+)
+def test_peers_cost_what_they_cost_in_the_full_loop(
+    policy: str, knob: str, interval: float
+) -> None:
+    full_use = CAPACITY if knob == "targetQps" else PROFILE.concurrency_at(CAPACITY)
+    use = frontier.UTILIZATIONS[8]
+    done = run_one(scenario(), Run(workload(policy, **{knob: use * full_use}), interval))
+    world = World.of(scenario(), 15)
+    settings = frontier.sweep(world, workload(policy), interval, calibrated=False)
+    same = next(each for each in settings if each.value == pytest.approx(use * full_use))
+    hours = same.tally[loop.POD_SECONDS] / 3600
+    assert hours == pytest.approx(done.card.pod_hours, rel=0.01)
+    bad = same.tally[loop.BAD] / world.arrivals.sum()
+    assert bad == pytest.approx(done.card.bad_ratio, abs=2e-4)
+
+
+def test_ours_costs_what_it_costs_in_the_full_loop() -> None:
+    ours = workload("predictive")
+    turned = ours.policy.model_copy(update={"target_bad_ratio": 1e-3})
+    done = run_one(scenario(), Run(ours.model_copy(update={"policy": turned}), 15.0))
+    world = World.of(scenario(), 15)
+    settings = frontier.sweep(world, ours, 15.0, calibrated=False)
+    same = next(each for each in settings if each.value == 1e-3)
+    assert same.tally[loop.POD_SECONDS] / 3600 == pytest.approx(done.card.pod_hours, rel=0.01)
+    bad = same.tally[loop.BAD] / world.arrivals.sum()
+    assert bad == pytest.approx(done.card.bad_ratio, abs=2e-4)
+    optimum = clairvoyant_hours(world, CAPACITY)
+    assert point(same, world, optimum).excess == pytest.approx(done.card.excess, abs=0.01)
+
+
+def test_a_lower_target_is_dearer_and_misses_less() -> None:
+    settings = frontier.sweep(World.of(scenario(), 15), workload("predictive"), 15.0, False)
+    cost = [each.tally[loop.POD_SECONDS] for each in settings]
+    bad = [each.tally[loop.BAD] for each in settings]
+    assert cost == sorted(cost)
+    assert bad[-1] <= bad[0]
+
+
+def test_repeats_to_the_bit() -> None:
+    peer = workload("hpa")
+    one, two = (frontier.sweep(World.of(scenario(), 15), peer, 15.0, False) for _ in range(2))
+    for first, second in zip(one, two, strict=True):
+        np.testing.assert_array_equal(first.tally, second.tally)
+
+
+positive = st.floats(0.01, 1e6)
+
+
+@given(positive, positive, st.floats(1, 2), st.floats(-5, 200))
+def test_the_compiled_sizes_are_the_policy_s_own(
+    load: float, within: float, ratio: float, margin: float
+) -> None:
+    rate = capacity.rate_per_replica(within, within * ratio, margin)
+    assert rules.rate_per_replica(within, within * ratio, margin) == pytest.approx(rate)
+    assert rules.replicas_at(load, within) == capacity.replicas_at(load, within)
+    assert rules.needed(load, 3.0, ratio, 30.0) == capacity.needed(load, 3.0, ratio, 30.0)
+
+
+def tried(bad: Floats, cost: Floats) -> Tried:
+    return Tried(cost, bad, requests=1e12, day=1e9)
+
+
+def test_the_cheapest_candidate_that_keeps_the_target_is_chosen() -> None:
+    cost = np.array(range(len(CANDIDATES), 0, -1), dtype=np.float64)
+    bad = np.where(np.arange(len(CANDIDATES)) < 5, 1e6, 1e12)
+    chosen = choose(tried(bad, cost), 1e-2)
+    assert chosen.kept
+    assert chosen.margin == CANDIDATES[4].margin
+
+
+def test_without_one_the_least_bad_is_chosen_and_said_so() -> None:
+    bad = np.full(len(CANDIDATES), 5e11)
+    bad[7] = 4e11
+    chosen = choose(tried(bad, np.ones(len(CANDIDATES))), 1e-4)
+    assert not chosen.kept
+    assert chosen.margin == CANDIDATES[7].margin
+
+
+def test_a_short_lucky_history_promises_no_more_than_the_prior() -> None:
+    nothing_bad = Tried(np.arange(1.0, len(CANDIDATES) + 1.0), np.zeros(len(CANDIDATES)), 1.0, 1e9)
+    margins = [choose(nothing_bad, target).margin for target in (1e-2, 1e-3, 1e-4)]
+    assert margins == sorted(margins)
+    assert margins[-1] > margins[0]
+
+
+def test_a_frontier_is_the_least_excess_that_kept_a_ratio() -> None:
+    points = [Point("p", "k", 1.0, 11.0, 0.1, 5e-4, 3), Point("p", "k", 2.0, 13.0, 0.3, 5e-5, 1)]
+    (row,) = frontier_rows(points)
+    assert row["excess_at_bad_ratio"] == {"1e-3": 0.1, "1e-4": 0.3, "1e-5": None}
+    assert row["points"] == 2
+
+
+def test_random_cold_starts_are_left_to_the_full_loop() -> None:
+    assert frontier.can_play("hpa", scenario())
+    life = Lifecycle(constant_cold_start(180), crashes_per_pod_hour=0.1)
+    crashing = replace(scenario(), fleet=replace(scenario().fleet, lifecycle=life))
+    assert not frontier.can_play("hpa", crashing)
+    assert not frontier.can_play("hpa", replace(scenario(), engine="exact"))
+    assert not frontier.can_play("dynamo", scenario())
+
+
+def test_history_is_not_scored() -> None:
+    world = World.of(scenario(), 15)
+    assert len(world.arrivals) == 12 * 3600
+    assert isinstance(world.demand, TrafficHistory)
+    assert world.demand.start == scenario().traffic.start
