@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from forecaster import calibration
 from forecaster.calendar import Calendar, event_factor
 from forecaster.calibration import LEVELS, ScaleRegression, blended
-from forecaster.demand import Demand
+from forecaster.demand import Demand, Ints
 from forecaster.features import Seen, layout_for, seen_from
 from forecaster.floors import NO_FLOOR, Floor, edge_floor, expected_floor
 from forecaster.forecast import (
@@ -30,8 +31,8 @@ from forecaster.history import Floats, TrafficHistory
 from forecaster.member import Member
 from forecaster.models.direct import Direct
 
-SPARE_STEPS = 6_000
-"""Room for steps to come before the arrays are laid out anew."""
+SPARE_SECONDS = 90_000
+"""Room for steps to come before the arrays are laid out anew: a day, and more."""
 COMPARED_STEPS = 240
 """Of the newest steps: where these are the same bits, the history is the one followed so far."""
 NEGLIGIBLE = 1e-6
@@ -69,19 +70,18 @@ class Track:
 
     def _lay_out(self, history: TrafficHistory) -> None:
         count = len(history)
-        capacity = count + SPARE_STEPS
+        step = history.step_seconds
+        capacity = count + SPARE_SECONDS // step
         self._logs = np.full(capacity, np.nan)
         self._logs[:count] = self._ordinary(history.values, history)
-        step = history.step_seconds
-        seconds = round(history.start.timestamp()) + step * np.arange(capacity, dtype=np.int64)
-        self._local = self._calendar.local_seconds(seconds)
-        self._day_type = self._calendar.day_types(self._local)
+        first_second = round(history.start.timestamp())
+        self._local, self._day_type = _days(self._calendar, first_second, step, capacity)
         self._count = count
         self._newest = history.values[-COMPARED_STEPS:]
         columns = len(self._windows) + 1
         fit_end = int((self._fitted.history_end - history.start).total_seconds()) // step
         for start, end in np.asarray(self._fitted.parameters["masked"]).reshape(-1, 2):
-            masked = np.round((np.array([start, end]) - seconds[0]) / step).astype(np.int64)
+            masked = np.round((np.array([start, end]) - first_second) / step).astype(np.int64)
             self._logs[max(0, masked[0]) : max(0, min(masked[1], count))] = np.nan
         lasts = calibration.feedback_lasts(self._windows)
         first = max(1, fit_end - (int(lasts.max()) // self._stride + 1) * self._stride)
@@ -304,6 +304,14 @@ class Track:
 
     def _rate(self, log: float) -> float:
         return max(0.0, float(np.exp(log)) - self._offset)
+
+
+@lru_cache(maxsize=4)
+def _days(calendar: Calendar, first_second: int, step: int, count: int) -> tuple[Ints, Ints]:
+    """Clock and day type of each step; workloads on one grid share them."""
+    seconds = first_second + step * np.arange(count, dtype=np.int64)
+    local = calendar.local_seconds(seconds)
+    return local, calendar.day_types(local)
 
 
 def _arrays(parameters: Parameters) -> Parameters:
