@@ -43,7 +43,7 @@ One workload, {WEEKS_TEXT}: observe, forecast, decide, record in SQLite, act, re
 | | measured | target |
 |---|---|---|
 | fit of the forecast | {one["fit_seconds"]:.2f} s | under 1 s |
-| fit, and calibration for the target by replay | {one["fit_and_calibrate_seconds"]:.1f} s | once a day |
+| fit and calibration by replay | {one["fit_and_calibrate_seconds"]:.1f} s | once a day |
 | decision, median | {one["tick_ms_median"]:.1f} ms | |
 | decision, P99 | {one["tick_ms_p99"]:.1f} ms | under 20 ms |
 

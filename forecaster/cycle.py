@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-from statsmodels.tsa.ar_model import AutoReg
 
 from forecaster.calendar import DAY_SECONDS, WEEK_SECONDS
 from forecaster.demand import Demand, Ints
@@ -73,7 +72,9 @@ def autoregression(deviations: Floats) -> Floats:
     clipped = np.clip(bridged, *np.quantile(bridged, (WINSOR, 1 - WINSOR)))
     if len(clipped) < 4 * LAGS or np.ptp(clipped) < 1e-9:
         return np.zeros(LAGS)
-    lags = np.asarray(AutoReg(clipped, lags=LAGS, trend="n").fit().params, dtype=np.float64)
+    spans = np.lib.stride_tricks.sliding_window_view(clipped, LAGS + 1)
+    solved = np.linalg.lstsq(spans[:, -2::-1], spans[:, -1], rcond=None)[0]
+    lags = np.asarray(solved, dtype=np.float64)
     companion = np.eye(LAGS, k=-1)
     companion[0] = lags
     root = float(np.abs(np.linalg.eigvals(companion)).max())

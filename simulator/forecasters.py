@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
+from forecaster.combine import NAME as COMBINED
+from forecaster.combine import Combined
 from forecaster.forecast import FittedModel, Forecast, Forecaster, Window, WindowForecast
 from forecaster.history import TrafficHistory
-from forecaster.registry import combined, forecaster
 from forecaster.trust import Gated
 from policies.guardrails import DEFAULT_COLLAPSE_RATIO
 from policies.predictive import DEFAULT_LOOK_BACK_SECONDS
@@ -43,13 +44,16 @@ def forecaster_for(
         if future is None:
             raise ValueError("a perfect forecast needs to know the future: only a replay does")
         return Foreknown(on_step(future, workload.history.step_seconds))
-    if name != "combined":
-        return forecaster(name, calendar) if name else combined(calendar)
+    if name and name != COMBINED:
+        # Imported here: a daemon need not wait for what only peers read.
+        from forecaster.registry import forecaster  # noqa: PLC0415
+
+        return forecaster(name, calendar)
     if "margin" in workload.policy.parameters:
-        return Gated(combined(calendar))
+        return Gated(Combined(calendar))
     pod = pod_of(workload, profile)
     plan = plan_for(workload, interval_seconds, pod)
-    return Gated(Calibrated(combined(calendar), plan, workload.policy.target_bad_ratio))
+    return Gated(Calibrated(Combined(calendar), plan, workload.policy.target_bad_ratio))
 
 
 def pod_of(workload: Workload, profile: PodProfile | None) -> FluidPod:

@@ -24,7 +24,7 @@ CLEAN, WORST = 1e-6, 0.1
 """Bad ratios are drawn between these; what is cleaner is drawn where the scale begins."""
 ROOM = 1.12
 """Of the excess of the static peak: what is dearer is left out of the picture."""
-BOTTOM, LABELS_AT = 0.25e-6, 0.4e-6
+BOTTOM, OPTIMUM_AT, PEAK_AT = 0.16e-6, 0.5e-6, 0.24e-6
 """Below the cleanest there is room for the names of the yardsticks, where no line runs."""
 
 
@@ -53,7 +53,7 @@ def frontier(points: Sequence[Point], static_excess: float, layout: Layout) -> s
     best = alt.Chart(alt.NamedData("best"))
     colour, shape = _policy_legend(list(by_policy(points)), layout)
     chart = alt.layer(
-        *_yardsticks(x, y),
+        *_yardsticks(x, y, static_excess > sum(domain) / 2),
         best.mark_line(strokeWidth=11, opacity=0.16, color=TEXT, strokeJoin="round", clip=True)
         .encode(**on_plane, order="excess:Q"),
         lines.encode(**on_plane, color=colour, order="place:Q"),
@@ -65,8 +65,8 @@ def frontier(points: Sequence[Point], static_excess: float, layout: Layout) -> s
         "shown": [row for row in rows if row["bad"] <= WORST and row["excess"] <= domain[1]],
         "best": [_row(place, point) for place, point in enumerate(undominated(points))],
         "levels": [{"bad": level} for level in LEVELS.values()],
-        "optimum": [{"excess": 0.0, "bad": LABELS_AT, "label": "clairvoyant optimum"}],
-        "peak": [{"excess": static_excess, "bad": LABELS_AT, "label": "static peak"}],
+        "optimum": [{"excess": 0.0, "bad": OPTIMUM_AT, "label": "clairvoyant optimum"}],
+        "peak": [{"excess": static_excess, "bad": PEAK_AT, "label": "static peak"}],
     }
     tall = replace(layout, height=300 if layout.narrow else 380)
     return charts.picture(chart, tables, tall, "Bad requests against GPU-hours")
@@ -101,16 +101,16 @@ def _shown_excess(points: Sequence[Point], static_excess: float) -> list[float]:
     return [min([0.0, *there]) - 0.04 * highest, highest]
 
 
-def _yardsticks(x: alt.X, y: alt.Y) -> list[alt.Chart]:
-    """The levels across; the optimum and the static peak, each with its name."""
+def _yardsticks(x: alt.X, y: alt.Y, peak_is_right: bool) -> list[alt.Chart]:
+    """The levels across; the optimum and the static peak, each with its name beside it, where
+    there is room."""
     across = alt.Chart(alt.NamedData("levels")).mark_rule(
         color=TEXT, opacity=0.5, strokeDash=[2, 3]
     )
     layers = [across.encode(y=y)]
-    beside: dict[str, dict[str, Any]] = {
-        "optimum": {"align": "left", "dx": 5},
-        "peak": {"align": "right", "dx": -5},
-    }
+    after: dict[str, Any] = {"align": "left", "dx": 5}
+    before: dict[str, Any] = {"align": "right", "dx": -5}
+    beside = {"optimum": after, "peak": before if peak_is_right else after}
     for table, text in beside.items():
         named = alt.Chart(alt.NamedData(table))
         layers += [

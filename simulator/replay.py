@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from forecaster.history import Floats, TrafficHistory
-from scaler.loop import ControlLoop, Ports
-from scaler.rounds import Rounds
+from policies.decision import Reason
+from scaler.loop import ControlLoop, Ports, TickResult
+from scaler.rounds import Failure, Rounds
 from scaler.settings import Workload
 from simulator.clock import VirtualClock, run_jobs
 from simulator.engines.engine import NO_RETRIES, Engine, Retries
@@ -56,6 +57,26 @@ class Scenario:
         return SimulatedFleet(self.traffic, self.starts_at, self.fleet, make_engine)
 
 
+class ReplayError(Exception):
+    """A policy that lacks what it decides by: its fleet stood still and is worth no score."""
+
+
+@dataclass(slots=True)
+class _Heard:
+    """Whether a policy ever had something to go by."""
+
+    never_decided: bool = True
+    cause: str = "it was never asked"
+
+    def after_tick(self, result: TickResult | Failure, _: float) -> None:
+        if isinstance(result, Failure):
+            self.cause = result.message
+        elif result.decision.steps[0].reason is Reason.NO_INPUT:
+            self.cause = result.decision.steps[0].message
+        else:
+            self.never_decided = False
+
+
 def replay(
     scenario: Scenario,
     workload: Workload,
@@ -66,6 +87,7 @@ def replay(
     """Run a workload's policy over a scenario and score it.
 
     `on_progress` is told the virtual time and the requests of the minutes since it was told last.
+    Raises ReplayError where the policy had nothing to go by throughout.
     """
     fleet = scenario.new_fleet()
     told = scenario.starts_at
@@ -83,9 +105,12 @@ def replay(
         Ports(fleet, fleet, MemoryDecisionStore()),
         forecaster_for(workload, interval_seconds, scenario.profile, scenario.traffic),
     )
-    rounds = Rounds({workload.name: loop})
+    heard = _Heard()
+    rounds = Rounds({workload.name: loop}, heard.after_tick)
     clock = VirtualClock(scenario.starts_at)
     run_jobs(rounds.jobs(interval_seconds, refit_interval_seconds), clock, scenario.until, advance)
+    if heard.never_decided:
+        raise ReplayError(f"policy {workload.policy.name} never decided: {heard.cause}")
     return score(
         workload.policy.name, fleet, workload.slo.p99_seconds, workload.capacity.qps_per_replica
     )

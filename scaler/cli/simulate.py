@@ -27,7 +27,7 @@ from simulator.fleet import FleetSettings
 from simulator.lifecycle import COLD_STARTS, ColdStart, Lifecycle, constant_cold_start
 from simulator.pace import pace_of
 from simulator.pod import PodProfile
-from simulator.replay import Scenario, policy_defaults, static_peak
+from simulator.replay import ReplayError, Scenario, policy_defaults, static_peak
 from simulator.report import render_comparison, render_frontier
 from simulator.results import document_head, results_document
 from simulator.sweep.results import frontier, optimum_hours
@@ -143,8 +143,11 @@ def simulate(
         swept = sweep_all(scenario, runs, calibrate_peers, workers or os.cpu_count() or 1)
         _show_sweep(swept, scenario, setting, json_out, html)
         return
-    with _progress(scenario, runs) as on_moment:
-        finished = run_all(scenario, runs, workers or os.cpu_count() or 1, on_moment)
+    try:
+        with _progress(scenario, runs) as on_moment:
+            finished = run_all(scenario, runs, workers or os.cpu_count() or 1, on_moment)
+    except ReplayError as error:
+        raise BadInputError(str(error)) from error
     document = results_document(scenario, finished, _shown_settings(setting))
     if json_out is not None:
         write_json(document, json_out)

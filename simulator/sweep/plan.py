@@ -177,8 +177,8 @@ class SweepRun:
             self.begins,
             (float(self.slice_seconds), *plan.shape),
             plan.limits,
-            _direction(plan.scale_up),
-            _direction(plan.scale_down),
+            direction_of(plan.scale_up),
+            direction_of(plan.scale_down),
             plan.pod.figures,
             plan.pod.length_cdf,
             np.full(ticks, knob) if isinstance(knob, float) else knob,
@@ -187,7 +187,7 @@ class SweepRun:
         return tally
 
 
-def _direction(direction: ScalingRules) -> tuple[float, int, Floats]:
+def direction_of(direction: ScalingRules) -> tuple[float, int, Floats]:
     """As `rules.behaved` takes one direction of an HPA `behavior` block."""
     limits = np.array(
         [

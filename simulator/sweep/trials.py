@@ -192,7 +192,7 @@ def _by_day(run: SweepRun, turn: Turn, knobs: Knobs) -> Played:
     edges = [round(second / tick) for second in range(0, length + 1, DAY_SECONDS)]
     tallies, requests = [], []
     for first, last in pairwise(edges):
-        begin = first
+        begin = max(0, first - round(LEAD_IN_SECONDS / tick))
         tally = turn.play(run, begin, last)
         if begin < first:
             tally -= turn.play(run, begin, first)

@@ -41,6 +41,14 @@ def without_times(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+def test_a_policy_that_has_nothing_to_go_by_is_refused(trace: Path) -> None:
+    for policy, lacks in (("cron", "schedule"), ("wva_v1", "KV")):
+        ended = simulate(trace, "--policy", policy)
+        assert ended.returncode == 2
+        assert policy in ended.stderr
+        assert lacks in ended.stderr
+
+
 def test_policies_are_compared_in_the_contract_s_form(trace: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     found = results(trace, "--policy", "predictive,static", "--html", str(page))

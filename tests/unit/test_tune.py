@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,11 @@ from simulator.fleet import FleetSettings
 from simulator.lifecycle import Lifecycle, constant_cold_start
 from simulator.pod import PROFILES, profile_like
 from simulator.replay import Scenario
+from simulator.sweep import loop
+from simulator.sweep.frontier import PEERS, World, plan_of
 from simulator.sweep.knobs import turned
 from simulator.sweep.plan import fluid_pod
-from simulator.sweep.trials import DOWN_WINDOWS, Played, Trial, candidates, play_all
+from simulator.sweep.trials import DOWN_WINDOWS, Knobs, Played, Trial, candidates, play_all
 from simulator.sweep.tune import Span, cheapest, tune, upper_bad_ratio, walking_forward
 from simulator.traces.generate import Diurnal, generate
 from simulator.whatif import Run, run_one
@@ -147,17 +150,21 @@ def workload(policy: str, **parameters: float) -> Workload:
     )
 
 
-def trial(policy: str, interval_seconds: float = 15.0, **parameters: float) -> Trial:
-    """Two days of history and two to play."""
-    traffic = generate(Diurnal(peak_qps=9000, noise=0.05), MONDAY, 4, seed=5)
+def trial(policy: str, interval_seconds: float = 15.0, days: int = 2, **parameters: float) -> Trial:
+    """Days that begin in the steepest part of the morning, and two of history before them."""
+    whole = generate(Diurnal(peak_qps=9000, noise=0.05), MONDAY, 5, seed=5)
+    starts_at = MONDAY + timedelta(days=2, hours=8, minutes=20)
+    until = starts_at + timedelta(days=days)
     scenario = Scenario(
-        traffic=traffic,
-        starts_at=traffic.start + 2880 * traffic.step,
-        until=traffic.end,
-        fleet=FleetSettings(Lifecycle(constant_cold_start(180)), 180.0, 3),
+        traffic=whole.between(whole.start, until),
+        starts_at=starts_at,
+        until=until,
+        fleet=FleetSettings(Lifecycle(constant_cold_start(180)), 180.0, 8),
         profile=PROFILE,
     )
-    return Trial(scenario, Run(workload(policy, **parameters), interval_seconds), fluid_pod(PROFILE))
+    return Trial(
+        scenario, Run(workload(policy, **parameters), interval_seconds), fluid_pod(PROFILE)
+    )
 
 
 def test_reactive_policies_are_tried_over_their_target_and_their_way_down() -> None:
@@ -187,27 +194,59 @@ def test_a_policy_without_a_knob_cannot_be_tuned(policy: str) -> None:
         candidates(trial(policy))
 
 
+def played_alone(tried: Trial, knobs: Knobs, monkeypatch: pytest.MonkeyPatch) -> Played:
+    monkeypatch.setattr("simulator.sweep.trials.candidates", lambda _: [knobs])
+    (found,) = play_all(tried, 1, lambda: None)
+    return found
+
+
 @pytest.mark.parametrize(
-    ("policy", "interval"),
-    [("hpa", 15.0), ("asymmetric_concurrency", 5.0), ("knative_kpa", 2.0)],
+    ("policy", "interval", "days", "place"),
+    [("hpa", 15.0, 2, 11), ("asymmetric_concurrency", 5.0, 1, 19), ("knative_kpa", 2.0, 1, 19)],
 )
-def test_a_day_told_by_the_compiled_loop_is_the_full_loop_s(
-    policy: str, interval: float, monkeypatch: pytest.MonkeyPatch
+def test_the_compiled_loop_plays_a_setting_as_the_full_one_does(
+    policy: str, interval: float, days: int, place: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Down windows among them; so a compiled day is not one that began anew at midnight."""
-    tried = trial(policy, interval)
-    some = [knobs for knobs in candidates(tried)[16:48:8]][:2] + [candidates(tried)[19]]
+    tried = trial(policy, interval, days)
+    knobs = candidates(tried)[place]
+    assert knobs[1][1] == 600  # not the window that it has by itself
+    compiled = played_alone(tried, knobs, monkeypatch)
+    card = run_one(tried.scenario, Run(turned(tried.run.workload, dict(knobs)), interval)).card
+    hours = card.billed_by_minute.reshape(days, 1440).sum(axis=1) / 60
+    bad = card.bad_by_minute.reshape(days, 1440).sum(axis=1)
+    assert compiled.bad.sum() > 0
+    assert compiled.pod_hours == pytest.approx(hours, rel=1e-3)
+    assert compiled.bad == pytest.approx(bad, rel=1e-3)
+
+
+@pytest.mark.parametrize("policy", ["hpa", "asymmetric_concurrency"])
+def test_days_told_one_by_one_are_those_of_the_whole_run(
+    policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fleet that began anew on a steep morning would be spared what it was late for."""
+    tried = trial(policy)
+    knobs = candidates(tried)[19]
+    compiled = played_alone(tried, knobs, monkeypatch)
+    scenario, workload = tried.scenario, tried.run.workload
+    plan = plan_of(scenario, workload, tried.run.interval_seconds)
+    kind, (by_concurrency, extremes, up, _) = PEERS[policy].kind, PEERS[policy].options
+    options = (by_concurrency, extremes, up, dict(knobs)[DOWN_WINDOWS[policy]])
+    tally = World.of(scenario, 1).run(plan).play(kind, knobs[0][1], options)
+    assert compiled.pod_hours.sum() == pytest.approx(tally[loop.POD_SECONDS] / 3600, rel=1e-5)
+    assert compiled.bad.sum() == pytest.approx(tally[loop.BAD], rel=1e-5)
+
+
+def test_ours_is_played_with_what_was_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = trial("predictive")
+    knobs = (("margin", 0.0), ("margin", 8.0), ("targetBadRatio", 3e-2), ("targetBadRatio", 1e-5))
+    some: list[Knobs] = [(each,) for each in knobs]
     monkeypatch.setattr("simulator.sweep.trials.candidates", lambda _: some)
     told: list[None] = []
-    compiled = play_all(tried, 1, lambda: told.append(None))
-    assert len(told) == len(some)
-    for each in compiled:
-        run = Run(turned(tried.run.workload, dict(each.knobs)), interval)
-        card = run_one(tried.scenario, run).card
-        hours = card.billed_by_minute.reshape(2, 1440).sum(axis=1) / 60
-        bad = card.bad_by_minute.reshape(2, 1440).sum(axis=1)
-        assert each.pod_hours == pytest.approx(hours, rel=1e-3)
-        assert each.bad == pytest.approx(bad, rel=0.02, abs=1e3)
+    bare, wide, loose, strict = play_all(tried, 1, lambda: told.append(None))
+    assert 0 < len(told) <= tried.parts
+    for cheap, dear in ((bare, wide), (loose, strict)):
+        assert cheap.pod_hours.sum() < dear.pod_hours.sum()
+        assert cheap.bad.sum() > dear.bad.sum()
 
 
 def test_every_down_window_is_one_that_its_policy_knows() -> None:
