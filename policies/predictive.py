@@ -73,7 +73,7 @@ def _foreseen(
     observed = _observed(context)
     if observed is not None:
         steps = raised_to(steps, observed)
-    held_back = max(hold.upper(margin), order.model_upper(margin))
+    held_back = hold.upper(margin)
     kept = replicas_at(held_back, rate)
     why = f" ({hold.floor_reason})" if hold.floor_upper(margin) >= held_back else ""
     step = Step(

@@ -47,6 +47,8 @@ from simulator.whatif import Run, warmup
 
 DEFAULT_TARGET = 1e-4
 FEWEST_DAYS = 4
+SPARE_DAYS = 1 / 24
+"""By so much the history may be short of whole days: its newest minutes are not known yet."""
 SHOWN = 24
 ROOM = 1.2
 """Replicas that a run starts with, over what its first step needs."""
@@ -194,8 +196,8 @@ def _trial(subject: Subject, seed: int) -> Trial:
     them are history."""
     traffic, workload = subject.traffic, subject.workload
     scored = traffic.days - warmup(traffic.days, None) / timedelta(days=1)
-    days = int(scored)
-    if traffic.days < FEWEST_DAYS or days < 2:
+    days = int(scored + SPARE_DAYS)
+    if days < 2:
         raise BadInputError(
             f"{traffic.series}: {traffic.days:.1f} days of history are too few to choose on some "
             f"and check on others; expected at least {FEWEST_DAYS}"
@@ -223,11 +225,12 @@ def _trial(subject: Subject, seed: int) -> Trial:
 
 
 def _check_moved(trial: Trial, played: list[Played]) -> None:
-    """A policy that is not told what it needs holds the fleet as it finds it, whatever is set."""
+    """Where all settings cost the same there is nothing to choose: a fleet that never needs more
+    than its least, or a policy that is not told what it needs and holds what it finds."""
     if len({float(each.pod_hours.sum()) for each in played}) == 1:
         raise BadInputError(
-            f"{trial.policy}: its settings make no difference here; it may need parameters that "
-            f"only --config can give, such as kvCacheTokens"
+            f"{trial.policy}: its settings make no difference on this history; the traffic may fit "
+            f"minReplicas, or the policy lack a parameter such as kvCacheTokens"
         )
 
 

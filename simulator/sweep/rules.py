@@ -45,7 +45,7 @@ def ours(order, hold, demand, waiting, current, limits, margin):  # type: ignore
     there = needed(demand, waiting, saturation_ratio, backlog_seconds)
     ordered = max(replicas_at(max(model, floor), rate), replicas_at(there, within_slo))
     expected = with_margin(hold[2], max(margin, 0.0), hold[3])
-    kept = max(with_margin(hold[0], margin, hold[1]), expected, model)
+    kept = max(with_margin(hold[0], margin, hold[1]), expected)
     return desired(ordered, replicas_at(kept, rate), current)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 
 import pytest
 
@@ -17,7 +18,9 @@ from scaler.loop import ControlLoop, Ports, TickResult
 from scaler.rounds import Failure, Rounds
 from simulator.clock import VirtualClock, run_jobs
 from simulator.scorecard import Scorecard, score
+from simulator.traces.generate import Diurnal, generate
 from storage.memory import MemoryDecisionStore
+from tests.traffic import MONDAY
 from tests.unit.test_sweep import CAPACITY, scenario, workload
 
 Change = Callable[[WindowForecast], WindowForecast]
@@ -73,6 +76,24 @@ def unchanged(window: WindowForecast) -> WindowForecast:
     return window
 
 
+def last_year(window: WindowForecast) -> WindowForecast:
+    """What there was at the time a year ago: a smaller service, and another day of the week."""
+    minute = timedelta(minutes=1)
+    then = year_ago().between(window.starts_at - minute, window.ends_at + minute)
+    return replace(window, median_qps=float(then.values.max()), floor_qps=0.0, quantiles=())
+
+
+@cache
+def year_ago() -> TrafficHistory:
+    return generate(Diurnal(60_000.0), MONDAY - timedelta(days=1), 6, 99)
+
+
+def from_hour(hour: float, change: Change) -> Change:
+    """Right until so many hours into the run."""
+    begins = scenario().starts_at + timedelta(hours=hour)
+    return lambda window: change(window) if window.starts_at >= begins else window
+
+
 def run(policy: str, forecaster: Forecaster, interval: float) -> tuple[Scorecard, list[bool]]:
     """A morning; and for each decision whether its forecast was trusted."""
     fleet = scenario().new_fleet()
@@ -106,6 +127,7 @@ def reactive() -> Scorecard:
         pytest.param(times(0.5), timedelta(0), id="half"),
         pytest.param(unchanged, HALF_A_DAY_OFF, id="six hours late"),
         pytest.param(constant(60_000.0), timedelta(0), id="constant"),
+        pytest.param(last_year, timedelta(0), id="last year's"),
     ],
 )
 def test_a_wrong_forecast_is_caught_and_does_no_harm(
@@ -116,6 +138,20 @@ def test_a_wrong_forecast_is_caught_and_does_no_harm(
     card, trusted = run("predictive", wrong, 15.0)
     assert card.bad_ratio <= reactive.bad_ratio + 1e-4
     assert False in trusted[: 3600 // 15]
+
+
+@pytest.mark.parametrize("hour", [3.0, 4.0, 8.0])
+@pytest.mark.parametrize("change", [times(0.0), times(10.0), times(0.8), constant(60_000.0)])
+def test_a_forecast_that_turns_wrong_is_caught_within_the_hour(
+    reactive: Scorecard, change: Change, hour: float
+) -> None:
+    """Before the morning's ramp, in the midst of it, and after it."""
+    wrong = Gated(Wrong(combined(Calendar()), from_hour(hour, change)))
+    card, trusted = run("predictive", wrong, 15.0)
+    assert card.bad_ratio <= reactive.bad_ratio + 1e-4
+    first = round(hour * 240)
+    assert all(trusted[: first - 20])
+    assert False in trusted[first : first + 240]
 
 
 def test_a_right_forecast_keeps_its_trust() -> None:

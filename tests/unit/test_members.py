@@ -275,6 +275,14 @@ class TestCycle:
         located = cycle.locate(parameters, seen, windows, np.array([600]))[0]
         np.testing.assert_allclose(located, [7.1, 7.05, 7.1])
 
+    def test_an_unknown_slot_deviates_as_the_known_ones_do(self) -> None:
+        parameters: Parameters = {"profile": [7.0] * 2016, "lags": [0.5, 0.0]}
+        logs = np.full(600, 7.2)
+        logs[595:] = np.nan
+        seen = replace(demand(np.ones(600)), logs=logs)
+        located = cycle.locate(parameters, seen, [Window("now", 0, 5)], np.array([600]))
+        np.testing.assert_allclose(located, 7.1)
+
 
 class TestHarmonic:
     def test_waves_are_found_through_outages(self) -> None:

@@ -164,7 +164,6 @@ def test_a_fall_that_no_forecast_announced_is_held_with_its_reason() -> None:
 
 
 def test_what_is_ordered_for_later_is_not_deleted_now() -> None:
-    """The model of the order window holds too, also where another step ordered more."""
     forecast = window_forecast(12_000, 9_000)
     assert decide(situation(current=20, demand=9_000.0, forecast=forecast)).desired == 12
 
