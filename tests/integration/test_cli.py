@@ -35,6 +35,7 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
         ["run"],
         ["check"],
         ["demo"],
+        ["tune"],
         ["explain"],
         ["verify"],
         ["db"],

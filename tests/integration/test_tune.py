@@ -132,6 +132,7 @@ def test_where_no_setting_keeps_the_target_the_nearest_is_named(
     out, results = tmp_path / "tuned.yaml", tmp_path / "found.json"
     ended = tuned(surged, "--out", str(out), "--json", str(results))
     assert ended.returncode == 1
+    assert ended.stderr == ""
     text = " ".join(ended.stdout.split())
     assert re.search(r"No setting keeps 0.0001 on both parts. targetQps .* came nearest", text)
     assert not out.exists()
