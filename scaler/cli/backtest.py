@@ -29,12 +29,18 @@ from forecaster.evaluation import (
 from forecaster.forecast import ForecastError
 from forecaster.history import TrafficHistory
 from forecaster.outside import MissingToolError
-from scaler.cli.output import BadInputError, JsonOption, configure_logs, write_json, write_text
+from scaler.cli.output import (
+    BadInputError,
+    JsonOption,
+    configure_logs,
+    trace_from,
+    write_json,
+    write_text,
+)
 from scaler.cli.recorded import recorded_history
 from scaler.clock import SystemClock
 from scaler.settings import load_settings
 from simulator.traces.gaps_file import emptied, read_gaps
-from simulator.traces.trace_file import read_trace
 from storage.reports.backtest import render_backtest
 
 SHOWN_ERRORS = 3
@@ -171,7 +177,7 @@ def _contender(name: str, calendar: Calendar) -> Contender:
 def _traffic(trace: Path | None, config: Path | None, gaps: Path | None) -> Traffic:
     if (trace is None) == (config is None):
         raise BadInputError("give exactly one of --trace and --config")
-    found = Traffic(read_trace(trace), Calendar()) if trace else _recorded(config)
+    found = Traffic(trace_from(trace), Calendar()) if trace else _recorded(config)
     if gaps is None:
         return found
     stretches = read_gaps(gaps, found.history.series)

@@ -16,9 +16,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from forecaster.history import TrafficHistory
 from scaler.ports import StoreError
 from scaler.settings import SettingsError
-from simulator.traces.trace_file import TraceError
+from simulator.traces.trace_file import TraceError, read_trace
 
 BAD_INPUT = 2
 
@@ -59,13 +60,20 @@ def iso_time(option: str, text: str | None) -> datetime | None:
 
 
 @contextlib.contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[float], None]]:
+def progress_bar(what: str, transient: bool = False) -> Iterator[Callable[[float], None]]:
     """How far the work is, on a terminal; nothing in a pipe."""
     console = Console(stderr=True)
     columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=transient, disable=hidden) as progress:
         task = progress.add_task(what, total=1.0)
         yield lambda share: progress.update(task, completed=share)
+
+
+def trace_from(path: Path) -> TrafficHistory:
+    """A trace, with a bar that goes away again while it is read; raises TraceError."""
+    with progress_bar(f"reading {path.name}", transient=True) as on_progress:
+        return read_trace(path, on_progress)
 
 
 def write_json(document: object, target: str) -> None:

@@ -17,9 +17,16 @@ from rich.table import Table
 
 from forecaster.history import TrafficHistory
 from policies.registry import POLICIES
-from scaler.cli.output import BadInputError, JsonOption, configure_logs, write_json, write_text
+from scaler.cli.output import (
+    BadInputError,
+    JsonOption,
+    configure_logs,
+    trace_from,
+    write_json,
+    write_text,
+)
 from scaler.cli.pods import check_exact, check_room, chosen_profile
-from scaler.cli.sweep import Swept, frontier_table, sweep_all
+from scaler.cli.sweep import Swept, frontier_table, keeps_slo, sweep_all
 from scaler.settings import Workload, load_settings
 from simulator.engines.engine import Retries
 from simulator.engines.registry import ENGINES
@@ -32,7 +39,6 @@ from simulator.report import render_comparison, render_frontier
 from simulator.results import document_head, results_document
 from simulator.sweep.results import frontier, optimum_hours
 from simulator.traces.edit import cut, scaled_to_peak
-from simulator.traces.trace_file import read_trace
 from simulator.whatif import Finished, Moment, Run, run_all, warmup
 
 BALANCERS = ("p2c", "p2c_local", "round_robin", "random", "least_loaded", "pinned")
@@ -111,7 +117,12 @@ def simulate(
     json_out: JsonOption = None,
     html: Annotated[Path | None, typer.Option(help="Write a report here.")] = None,
     fail_on_slo: Annotated[
-        bool, typer.Option("--fail-on-slo", help="Exit 1 where a minute missed the SLO.")
+        bool,
+        typer.Option(
+            "--fail-on-slo",
+            help="Exit 1 where a minute missed the SLO; with --sweep, where a policy has no "
+            "setting without one.",
+        ),
     ] = False,
 ) -> None:
     """Replay a trace under one or many policies and compare what they cost and gave.
@@ -142,6 +153,8 @@ def simulate(
     if sweep:
         swept = sweep_all(scenario, runs, calibrate_peers, workers or os.cpu_count() or 1)
         _show_sweep(swept, scenario, setting, json_out, html)
+        if fail_on_slo and not all(keeps_slo(each.points) for each in swept):
+            raise typer.Exit(1)
         return
     try:
         with _progress(scenario, runs) as on_moment:
@@ -185,7 +198,7 @@ def _traffic(
     path: Path, peak_qps: float | None, start: str | None, end: str | None
 ) -> TrafficHistory:
     try:
-        traffic = cut(read_trace(path), _time("start", start), _time("end", end))
+        traffic = cut(trace_from(path), _time("start", start), _time("end", end))
         return traffic if peak_qps is None else scaled_to_peak(traffic, peak_qps)
     except ValueError as error:
         raise BadInputError(str(error)) from error

@@ -90,6 +90,11 @@ def _entry(done: Finished, knob: str, value: float) -> dict[str, Any]:
     return {**policy_entry(done), "knob": named}
 
 
+def keeps_slo(points: Sequence[Point]) -> bool:
+    """Whether a policy has a setting whose P99 was within the objective in every minute."""
+    return any(point.minutes_over == 0 for point in points)
+
+
 def frontier_table(points: Sequence[Point]) -> Table:
     table = Table(title="least excess over the clairvoyant optimum at a bad ratio, knob swept")
     table.add_column("policy")

@@ -11,11 +11,11 @@ import numpy as np
 import typer
 
 from forecaster.history import TrafficHistory
-from scaler.cli.output import BadInputError, JsonOption, write_json
+from scaler.cli.output import BadInputError, JsonOption, trace_from, write_json
 from simulator.traces import edit
 from simulator.traces.generate import Diurnal, generate
 from simulator.traces.importers import IMPORTERS
-from simulator.traces.trace_file import read_trace, write_trace
+from simulator.traces.trace_file import write_trace
 
 trace = typer.Typer(help="Traces: import, generate, edit, describe.", no_args_is_help=True)
 
@@ -80,9 +80,9 @@ def edit_trace(
     Example: daybreak trace edit day.csv --surge 2026-03-16T15:00Z,1.5,10,30 --out surge.csv
     """
     try:
-        edited = edit.cut(read_trace(source), _optional(start), _optional(end))
+        edited = edit.cut(trace_from(source), _optional(start), _optional(end))
         edited = edited if stretch is None else edit.stretched(edited, stretch)
-        edited = edited if append is None else edit.spliced(edited, read_trace(append))
+        edited = edited if append is None else edit.spliced(edited, trace_from(append))
         for text in surge or []:
             at, (ratio, rise, fade) = _parts("surge", text, 3)
             edited = edit.with_surge(edited, at, rise, fade, ratio)
@@ -110,7 +110,7 @@ def describe_trace(source: TraceArgument, json_out: JsonOption = None) -> None:
 
     Example: daybreak trace describe day.csv
     """
-    facts = describe(read_trace(source))
+    facts = describe(trace_from(source))
     if json_out is not None:
         write_json(facts, json_out)
         return

@@ -24,6 +24,7 @@ from scaler.cli.output import (
     JsonOption,
     configure_logs,
     progress_bar,
+    trace_from,
     write_json,
     write_text,
 )
@@ -42,7 +43,6 @@ from simulator.sweep.plan import fluid_pod
 from simulator.sweep.trials import Knobs, Played, Trial, candidates, play_all
 from simulator.sweep.tune import Fold, Span, Tuned
 from simulator.sweep.tune import tune as choose
-from simulator.traces.trace_file import read_trace
 from simulator.whatif import Run, warmup
 
 DEFAULT_TARGET = 1e-4
@@ -126,7 +126,7 @@ def tune(
 
 def _bare(path: Path, profile: PodProfile, cold_seconds: float) -> Subject:
     """A trace and pods of a profile, as a workload that nobody runs yet."""
-    traffic = _known_part(read_trace(path))
+    traffic = _known_part(trace_from(path))
     workload = Workload.model_validate(
         {
             "name": "example",

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
@@ -19,21 +20,23 @@ from forecaster.history import TrafficHistory
 MAX_STEPS = 20_000_000
 """Two thirds of a year in seconds; more is a mistake, and would not fit in memory."""
 MAX_LINE = 200
+TOLD_EVERY = 1 << 18
+"""Rows between two words on how far the reading is; about a quarter of a second."""
+OnProgress = Callable[[float], None]
 
 
 class TraceError(Exception):
     """A trace that breaks the contract; the message names file, line, what it got and wants."""
 
 
-def read_trace(path: Path) -> TrafficHistory:
-    """A trace CSV as history; raises TraceError."""
+def read_trace(path: Path, on_progress: OnProgress = lambda _: None) -> TrafficHistory:
+    """A trace CSV as history; `on_progress` is told the share read so far. Raises TraceError."""
     try:
-        with path.open(encoding="utf-8") as file:
-            return _parse(path, file)
+        # Bytes that are no text become text that is no field, so that their line is told too.
+        with path.open(encoding="utf-8", errors="backslashreplace") as file:
+            return _parse(path, file, on_progress)
     except OSError as error:
         raise TraceError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise TraceError(f"{path}: expected CSV text in UTF-8, got binary data") from error
 
 
 def write_trace(trace: TrafficHistory, path: Path) -> None:
@@ -53,25 +56,26 @@ def write_trace(trace: TrafficHistory, path: Path) -> None:
         raise TraceError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _parse(path: Path, file: TextIO) -> TrafficHistory:
-    values = array("d")
-    start = step = None
-    for number, (at, value) in enumerate(_rows(path, file)):
-        if start is None:
-            start = at
-        elif step is None:
-            step = _step(path, start, at)
-        elif at != start + number * step:
-            wanted = (start + number * step).isoformat()
+def _parse(path: Path, file: TextIO, on_progress: OnProgress) -> TrafficHistory:
+    rows, size = _rows(path, file), path.stat().st_size
+    head = list(islice(rows, 2))
+    if len(head) < 2:
+        raise TraceError(f"{path}: expected at least two rows below the header, got {len(head)}")
+    (start, first), (last, second) = head
+    step = _step(path, start, last)
+    values = array("d", (first, second))
+    for number, (at, value) in enumerate(rows, 4):
+        if at - last != step:
             raise TraceError(
-                f"{path}, line {number + 2}: expected {wanted}, the next on a fixed step of "
-                f"{step.total_seconds():g} s, got {at.isoformat()}"
+                f"{path}, line {number}: expected the time {step.total_seconds():g} s after "
+                f"{last.isoformat()}, as all steps are equally long, got {at.isoformat()}"
             )
-        if number >= MAX_STEPS:
-            raise TraceError(f"{path}, line {number + 2}: expected at most {MAX_STEPS:,} steps")
+        if len(values) == MAX_STEPS:
+            raise TraceError(f"{path}, line {number}: expected at most {MAX_STEPS:,} steps")
         values.append(value)
-    if start is None or step is None:
-        raise TraceError(f"{path}: expected at least two rows below the header, got {len(values)}")
+        last = at
+        if number % TOLD_EVERY == 0 and size:  # a pipe has none
+            on_progress(file.buffer.tell() / size)
     return TrafficHistory(path.stem, start, int(step.total_seconds()), np.array(values))
 
 
@@ -109,9 +113,9 @@ def _time(path: Path, number: int, text: str) -> datetime:
         raise TraceError(
             f"{path}, line {number}: expected an ISO-8601 UTC time, got {text[:80]!r}"
         ) from None
-    if at.tzinfo is None or at.utcoffset() != timedelta(0):
+    if at.tzinfo is not UTC:  # what a Z and +00:00 are read as
         raise TraceError(f"{path}, line {number}: expected UTC (a Z or +00:00), got {text!r}")
-    return at.astimezone(UTC)
+    return at
 
 
 def _rate(path: Path, number: int, text: str) -> float:

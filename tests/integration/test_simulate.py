@@ -161,14 +161,24 @@ def test_bad_options_are_told(trace: Path, arguments: tuple[str, ...], expected:
     assert "Traceback" not in ended.stderr
 
 
-def test_a_broken_trace_is_told_and_nothing_is_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (b"2026-03-02T00:01:00Z,-1\n", "line 3: expected a rate >= 0 or an empty field, got '-1'"),
+        (b"\xff\xd8\xff" + bytes(1 << 20), "line 3: expected two fields, got 1"),
+    ],
+)
+def test_a_broken_trace_is_told_and_nothing_is_written(
+    tmp_path: Path, rows: bytes, expected: str
+) -> None:
     path = tmp_path / "trace.csv"
-    path.write_text("timestamp,qps\n2026-03-02T00:00:00Z,1\n2026-03-02T00:01:00Z,-1\n")
-    out = tmp_path / "out.json"
-    ended = simulate(path, "--json", str(out))
+    path.write_bytes(b"timestamp,qps\n2026-03-02T00:00:00Z,1\n" + rows)
+    outputs = ("--json", str(tmp_path / "out.json"), "--html", str(tmp_path / "out.html"))
+    ended = simulate(path, *outputs)
     assert ended.returncode == 2
-    assert "line 3: expected a rate >= 0 or an empty field, got '-1'" in ended.stderr
-    assert not out.exists()
+    assert f"trace.csv, {expected}" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_edits_are_applied_and_described(trace: Path, tmp_path: Path) -> None:

@@ -53,6 +53,14 @@ def test_every_policy_is_run_over_its_own_knob(trace: Path, tmp_path: Path) -> N
     assert "<script" not in page.read_text()
 
 
+def test_a_policy_without_a_setting_that_keeps_the_objective_fails_a_pipeline(trace: Path) -> None:
+    sweep = ("--trace", str(trace), "--engine", "fluid", "--sweep", "--policy", "hpa")
+    assert run("simulate", *sweep, "--fail-on-slo").returncode == 0
+    hopeless = (*sweep, "--cold-start", "43200")
+    assert run("simulate", *hopeless).returncode == 0
+    assert run("simulate", *hopeless, "--fail-on-slo").returncode == 1
+
+
 def test_the_number_of_workers_changes_nothing(trace: Path) -> None:
     one, two = (swept(trace, "--workers", workers) for workers in ("1", "2"))
     assert figures(one) == figures(two)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import tracemalloc
 from datetime import timedelta
 from pathlib import Path
 
@@ -39,13 +42,16 @@ def test_a_trace_is_read_with_its_gaps(tmp_path: Path) -> None:
         (GOOD.replace(",10", ",nan"), "line 2: expected a rate"),
         (GOOD.replace(",10", ",1e999"), "line 2: expected a rate"),
         (GOOD.replace(",10", ",10,3"), "line 2: expected two fields, got 3"),
-        (GOOD.replace("00:02:00Z", "00:03:00Z"), "line 4: expected 2026-03-02T00:02:00"),
-        (GOOD.replace("00:01:00Z", "23:00:00Z"), "line 4: expected 2026-03-03T22:00:00"),
+        (GOOD.replace("00:02:00Z", "00:03:00Z"), "line 4: expected the time 60 s after 2026-"),
+        (GOOD.replace("00:02:00Z", "00:00:30Z"), "line 4: expected the time 60 s after 2026-"),
+        (GOOD.replace("00:01:00Z", "23:00:00Z"), "line 4: expected the time 82800 s after 2026-"),
         (GOOD.replace("00:01:00Z", "00:00:00Z"), "line 3: expected a time whole seconds after"),
         (GOOD.replace("00:01:00Z", "00:01:00"), "line 3: expected UTC"),
         (GOOD.replace("00:01:00Z", "00:01:00+02:00"), "line 3: expected UTC"),
         (GOOD.replace("2026-03-02T00:01:00Z", "yesterday"), "line 3: expected an ISO-8601"),
-        (b"\x89PNG\r\n\x1a\n\x00\xff\xfe", "expected CSV text in UTF-8, got binary data"),
+        (b"\x89PNG\r\n\x1a\n\x00\xff\xfe", "line 1: expected the header timestamp,qps, got"),
+        (GOOD.encode() + b"\xff\x00,1\n", "line 5: expected an ISO-8601 UTC time, got"),
+        (GOOD.encode() + bytes(1 << 20), "line 5: expected two fields, got 1"),
     ],
 )
 def test_a_broken_trace_is_told_where(tmp_path: Path, text: str | bytes, expected: str) -> None:
@@ -53,6 +59,29 @@ def test_a_broken_trace_is_told_where(tmp_path: Path, text: str | bytes, expecte
         read_trace(write(tmp_path, text))
     assert expected in str(caught.value)
     assert "trace.csv" in str(caught.value)
+
+
+def test_a_huge_trace_that_is_wrong_at_its_end_takes_little_memory(tmp_path: Path) -> None:
+    """What two thousand megabytes meet, on ten: eight bytes a step, and a word now and then."""
+    times = np.datetime_as_string(np.datetime64("2026-03-02T00:00:00") + np.arange(300_000))
+    rows = "".join(f"{time}Z,1{'0' * 8}.5\n" for time in times)
+    path, told = write(tmp_path, f"timestamp,qps\n{rows}{times[-1]}Z,1\n"), list[float]()
+    tracemalloc.start()
+    with pytest.raises(TraceError, match="line 300002: expected the time 1 s after"):
+        read_trace(path, told.append)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3_500_000 < path.stat().st_size / 2
+    assert told == [pytest.approx((1 << 18) / 300_000, rel=0.01)]
+
+
+def test_a_trace_comes_through_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "days.csv"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(GOOD,))
+    writer.start()
+    assert len(read_trace(pipe)) == 3
+    writer.join()
 
 
 def test_a_missing_trace_is_named(tmp_path: Path) -> None:
