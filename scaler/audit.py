@@ -29,6 +29,7 @@ from storage.reports.audit import (
     Comparison,
     Coverage,
     NoDecisionError,
+    PolicyRun,
     audit_of,
     counterfactual_run,
     recorded_run,
@@ -42,6 +43,7 @@ from storage.reports.counterfactual import (
 )
 from storage.reports.findings import Objective, came_in_span
 from storage.reports.minutes import Minutes, contexts_of, read_minutes
+from storage.reports.timeline import ScaleEvent
 
 DEFAULT_SLO_SECONDS = 1.0
 WORTH_PROCESSES = 8 * 1440
@@ -102,7 +104,16 @@ def _or_none(engine: Engine, period: Period) -> AuditReport | None:
         return None
 
 
-def audit(engine: Engine, period: Period) -> AuditReport:
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Runs that were measured request by request, ours first, and the optimum that they are
+    compared with; they take the place of what could be computed from the log."""
+
+    runs: tuple[PolicyRun, ...]
+    clairvoyant_pod_hours: float
+
+
+def audit(engine: Engine, period: Period, measured: Measured | None = None) -> AuditReport:
     """The whole audit of a period, with the capacity that decisions were made with.
 
     Raises StoreError where the log cannot be read, NoDecisionError where it has no decision there.
@@ -115,20 +126,33 @@ def audit(engine: Engine, period: Period) -> AuditReport:
     if not len(minutes) or not np.isfinite(minutes.qps_per_replica).any():
         found = Comparison(overrides=tuple(people))
         return audit_of(minutes, events, since, until, objective, found)
-    optimum = optimum_pod_hours(minutes)
-    others = (as_if(minutes, one) for one in reference_settings(minutes).values())
     judge = Judge(came_in_span(minutes))
     again = as_it_ran(minutes, judge.seeing(contexts_of(engine, minutes)))
-    ours = recorded_run(minutes, since, until, objective, events, optimum)
-    theirs = (counterfactual_run(minutes, one, since, until, optimum) for one in others)
+    if measured is None:
+        measured = _computed(minutes, period, objective, events)
     found = Comparison(
-        runs=(ours, *theirs),
-        clairvoyant_pod_hours=optimum,
+        runs=measured.runs,
+        clairvoyant_pod_hours=measured.clairvoyant_pod_hours,
         reproduction=None if again is None else reproduction(minutes, again),
         coverage=judge.coverage,
         overrides=tuple(people),
     )
     return audit_of(minutes, events, since, until, objective, found)
+
+
+def _computed(
+    minutes: Minutes, period: Period, objective: Objective, events: tuple[ScaleEvent, ...]
+) -> Measured:
+    """What was recorded, and what the policies of the comparison would have done."""
+    since, until, optimum = period.since, period.until, optimum_pod_hours(minutes)
+    others = (as_if(minutes, one) for one in reference_settings(minutes).values())
+    return Measured(
+        (
+            recorded_run(minutes, since, until, objective, events, optimum),
+            *(counterfactual_run(minutes, one, since, until, optimum) for one in others),
+        ),
+        optimum,
+    )
 
 
 def last_moment(engine: Engine, workloads: Sequence[str]) -> datetime | None:

@@ -34,8 +34,8 @@ GENESIS = Link(0, "0" * 64)
 """Before the first entry."""
 
 
-def content_digest(kind: str, row: Mapping[str, Any]) -> str:
-    """Of what a row says, by its columns' names.
+def content_text(kind: str, row: Mapping[str, Any]) -> str:
+    """What a row says, by its columns' names.
 
     A column without a value is left out, so that one that a later version adds leaves the digests
     of older rows as they are.
@@ -45,8 +45,11 @@ def content_digest(kind: str, row: Mapping[str, Any]) -> str:
         for name, value in row.items()
         if value is not None and name not in NOT_COVERED
     }
-    text = json.dumps([kind, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps([kind, content], sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def content_digest(kind: str, row: Mapping[str, Any]) -> str:
+    return hashlib.sha256(content_text(kind, row).encode()).hexdigest()
 
 
 def linked(previous: str, content: str) -> str:

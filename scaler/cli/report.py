@@ -113,7 +113,8 @@ class _Gathered:
 
     def add(self, found: AuditReport) -> None:
         self.rows.append(fleet_row(found))
-        budget = f"Error budget used up: {burn(found.compliance.burn)}."
+        most = "at most " if found.compliance.bad_requests and not found.compliance.exact else ""
+        budget = f"Error budget used up: {most}{burn(found.compliance.burn)}."
         self.sentences.append(f"{printable(found.workload)}: {headline(found)} {budget}")
         if self._keep_documents:
             self.documents.append(audit_document(found))

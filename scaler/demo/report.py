@@ -6,13 +6,15 @@ from datetime import timedelta
 
 from sqlalchemy import Engine
 
+from scaler.audit import Measured, Period, audit
 from scaler.demo.service import WORKLOAD, DemoRun
 from simulator.scorecard import Scorecard
-from storage.reports.report import AuditReport, Objective, PolicyRun, read_audit
+from storage.reports.report import AuditReport, PolicyRun
 
 LABELS = {
     "predictive": "daybreak",
     "asymmetric_concurrency": "reactive",
+    "hpa": "HPA",
     "static": "static peak",
 }
 PRICE_PER_POD_HOUR = 3.0
@@ -20,18 +22,15 @@ PRICE_PER_POD_HOUR = 3.0
 
 
 def audit_report(run: DemoRun, engine: Engine) -> AuditReport:
-    workload = run.settings.workloads[0]
-    return read_audit(
-        engine,
+    period = Period(
         WORKLOAD,
         run.starts_at,
         run.until,
-        objective=Objective(
-            workload.slo.p99_seconds, workload.capacity.qps_per_replica, PRICE_PER_POD_HOUR
-        ),
-        runs=tuple(_policy_run(card, run) for card in run.scorecards),
-        clairvoyant_pod_hours=run.scorecards[0].clairvoyant_pod_hours,
+        run.settings.workloads[0].slo.p99_seconds,
+        PRICE_PER_POD_HOUR,
     )
+    runs = tuple(_policy_run(card, run) for card in run.scorecards)
+    return audit(engine, period, Measured(runs, run.scorecards[0].clairvoyant_pod_hours))
 
 
 def _policy_run(card: Scorecard, run: DemoRun) -> PolicyRun:
@@ -41,6 +40,7 @@ def _policy_run(card: Scorecard, run: DemoRun) -> PolicyRun:
         pod_hours=card.pod_hours,
         excess=card.excess,
         bad_ratio=card.bad_ratio,
+        bad_by_minute=card.bad_by_minute,
         p99_seconds=card.p99_seconds,
         worst_minute_p99=card.worst_minute_p99,
         worst_minute_at=run.starts_at + timedelta(minutes=card.worst_minute),

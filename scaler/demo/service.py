@@ -1,8 +1,8 @@
 """The demo: the daemon's own loop on an embedded fleet, and what came of it.
 
 A generated service of 200,000 requests a second at its peak is served for a day (or more) after
-two weeks of history, on virtual time. Beside it, the same arrivals meet a fleet of fixed size and
-a purely reactive policy, so that there is something to compare with.
+two weeks of history, on virtual time. Beside it, the same arrivals meet a fleet of fixed size, the
+HPA and a purely reactive policy, so that there is something to compare with.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ COLD_START = Phase("start", p50_seconds=150.0, p95_seconds=180.0)
 SEED = 1
 SURGE_AFTER = timedelta(hours=15, minutes=10)
 REACTIVE_INTERVAL_SECONDS = 5.0
+HPA_INTERVAL_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,7 @@ def _baselines(plan: Scenario, ours: Workload) -> list[tuple[Scenario, Workload,
             Workload.model_validate(_workload("asymmetric_concurrency", reactive, days)),
             REACTIVE_INTERVAL_SECONDS,
         ),
+        (plan, Workload.model_validate(_workload("hpa", {}, days)), HPA_INTERVAL_SECONDS),
         (plan, Workload.model_validate(_workload("static", static, days)), 60.0),
     ]
 

@@ -6,7 +6,7 @@ other policies would have done are handed in; nothing here simulates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -70,6 +70,7 @@ class PolicyRun:
     ready_by_minute: Floats
     short_minutes: int | None = None
     short_ratio: float | None = None
+    bad_by_minute: Floats | None = None
 
     @property
     def time(self) -> Floats:
@@ -173,6 +174,8 @@ def audit_of(
             f"no decision of {minutes.workload!r} from {since} until {until} in the log"
         )
     optimum = found.clairvoyant_pod_hours
+    if found.runs:
+        minutes = _as_measured(minutes, found.runs[0])
     line = log.line_of(minutes)
     span = max(1, int((until - since) // timedelta(minutes=1)))
     return AuditReport(
@@ -196,6 +199,21 @@ def audit_of(
         coverage=found.coverage,
         overrides=found.overrides,
     )
+
+
+def _as_measured(minutes: Minutes, run: PolicyRun) -> Minutes:
+    """With the latency and the bad requests of a run that measured each request, so that a report
+    does not tell two stories: the log knows only what was observed at each decision."""
+    place = ((minutes.time - run.starts_at.timestamp()) // 60).astype(np.int64)
+    inside = (place >= 0) & (place < len(run.p99_by_minute))
+
+    def column(by_minute: Floats) -> Floats:
+        found = np.full(len(minutes), np.nan)
+        found[inside] = by_minute[place[inside]]
+        return found
+
+    bad = None if run.bad_by_minute is None else column(run.bad_by_minute)
+    return replace(minutes, latency_p99_seconds=column(run.p99_by_minute), bad_requests=bad)
 
 
 def recorded_run(

@@ -343,8 +343,14 @@ def time_axis(span: tuple[float, float], layout: Layout) -> alt.X:
         "t:T",
         title="time (UTC)",
         scale=alt.Scale(type="utc", domain=[span[0] * 1000, span[1] * 1000], nice=False),
-        axis=alt.Axis(labelExpr=expression, tickCount=4 if layout.narrow else 10, grid=False),
+        axis=alt.Axis(labelExpr=expression, tickCount=_ticks(days, layout), grid=False),
     )
+
+
+def _ticks(days: float, layout: Layout) -> Any:
+    """About so many; over days they fall on midnights, or one day would be named twice."""
+    most = 4 if layout.narrow else 10
+    return most if days <= 3 else {"interval": "day", "step": max(1, round(days / most))}
 
 
 def amount_axis(field: str, title: str, zero: bool = True) -> alt.Y:

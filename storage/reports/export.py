@@ -138,7 +138,7 @@ def _compliance(report: AuditReport) -> dict[str, Any]:
         "met": found.met,
     }
     document: dict[str, Any] = plain(asdict(found) | derived)
-    return document | {"estimate": "at most"}
+    return document | {"estimate": "exact" if found.exact else "at most"}
 
 
 def _run(run: PolicyRun) -> dict[str, Any]:

@@ -20,6 +20,9 @@ GOOD_RATIO = 0.9999
 """Share of requests that are to be served within the objective, unless told otherwise."""
 APART_MINUTES = 15
 """Bad minutes closer together are one incident, of which the worst is told."""
+RISE_MINUTES = 10
+WORTH_TELLING = 0.03
+"""A rise of demand is told as part of a cause from so much on."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -67,10 +70,10 @@ class ForecastQuality:
 class Compliance:
     """Requests against the objective, minute by minute.
 
-    Of a minute whose P99 was over the objective every request counts as bad, as does one that
-    failed; so `bad_requests` is the most that there can have been. Where no latency was measured,
-    a minute counts whose demand was above the capacity that was ready. `burn` is the share of the
-    error budget that is used up, 1 when all of it is.
+    Where single requests were measured, `bad_requests` is `exact`. Else every request of a minute
+    whose P99 was over the objective counts as bad, as does one that failed: the most that there can
+    have been. Where no latency was measured, a minute counts whose demand was above the capacity
+    that was ready. `burn` is the share of the error budget that is used up, 1 when all of it is.
     """
 
     requests: float
@@ -82,6 +85,7 @@ class Compliance:
     minutes_short: int
     minutes_unknown: int
     good_ratio: float
+    exact: bool
 
     @property
     def bad_ratio(self) -> float | None:
@@ -97,7 +101,11 @@ class Compliance:
 
     @property
     def met(self) -> bool | None:
-        return None if self.burn is None else self.burn <= 1
+        """None where it cannot be said: the most that can have been bad is too much, what is known
+        to have failed is not."""
+        if self.burn is None or self.burn <= 1:
+            return None if self.burn is None else True
+        return False if self.exact or self.failed_requests > self.budget_requests else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,7 @@ class WorstMinute:
     demand_qps: float | None
     capacity_qps: float | None
     missing_replicas: int | None
+    forecast_median_qps: float | None
     forecast_high_qps: float | None
     reason: str | None
     cause: str
@@ -181,11 +190,14 @@ def compliance(minutes: Minutes, objective: Objective, span_minutes: int) -> Com
         minutes_short=int((shortfall(minutes, minutes.ready) > 0).sum()),
         minutes_unknown=max(0, span_minutes - round(known)),
         good_ratio=objective.good_ratio,
+        exact=minutes.bad_requests is not None,
     )
 
 
 def bad_requests(minutes: Minutes, objective: Objective) -> Floats:
-    """The most that there can have been in each minute, as `Compliance` says."""
+    """In each minute, as `Compliance` says: measured, or the most that there can have been."""
+    if minutes.bad_requests is not None:
+        return np.nan_to_num(minutes.bad_requests)
     p99 = minutes.latency_p99_seconds
     short = shortfall(minutes, minutes.ready) > 0
     bad = np.where(np.isfinite(p99), p99 > objective.slo_seconds, short)
@@ -241,7 +253,7 @@ def worst_minute(minute: Minute, minutes: Minutes, objective: Objective) -> Wors
         if known
         else None
     )
-    high = _forecast_for(minutes, middle)
+    foreseen = _forecast_for(minutes, middle)
     reason = _common_reason(minutes, minute.at.timestamp())
     return WorstMinute(
         at=minute.at,
@@ -249,17 +261,22 @@ def worst_minute(minute: Minute, minutes: Minutes, objective: Objective) -> Wors
         demand_qps=minute.demand_qps if known else None,
         capacity_qps=minute.ready * objective.qps_per_replica if known else None,
         missing_replicas=missing,
-        forecast_high_qps=high,
+        forecast_median_qps=None if foreseen is None else foreseen.median_qps,
+        forecast_high_qps=None if foreseen is None else foreseen.high_qps,
         reason=reason,
-        cause=_cause(minute, missing, high, reason, objective),
+        cause=_cause(minute, missing, foreseen, reason, objective) + _rise(minutes, minute),
     )
 
 
 def _cause(
-    minute: Minute, missing: int | None, high: float | None, reason: str | None, goal: Objective
+    minute: Minute,
+    missing: int | None,
+    foreseen: _Foreseen | None,
+    reason: str | None,
+    goal: Objective,
 ) -> str:
     if minute.p99_seconds is not None and minute.p99_seconds <= goal.slo_seconds:
-        return "Even this minute met the objective."
+        return "Even this minute met the objective. " + _load(minute, foreseen, goal)
     if missing is None:
         return "Demand was not known then."
     if not missing:
@@ -270,16 +287,34 @@ def _cause(
         )
     if reason == "TooManyReplicas":
         return "Demand was above what maxReplicas allows."
-    return _unforeseen(high, minute.demand_qps)
+    return _unforeseen(foreseen, minute.demand_qps)
 
 
-def _unforeseen(high: float | None, demand_qps: float) -> str:
-    if high is None:
+def _load(minute: Minute, foreseen: _Foreseen | None, goal: Objective) -> str:
+    """How a minute that went well came nearest to going badly."""
+    capacity = minute.ready * goal.qps_per_replica
+    if not np.isfinite(minute.demand_qps) or not capacity > 0:
+        return "Demand was not known then."
+    text = f"Its demand took {_percent(minute.demand_qps / capacity, 0)} of the ready capacity"
+    if foreseen is None:
+        return text + "; no forecast had been made for it."
+    off = minute.demand_qps / foreseen.median_qps - 1 if foreseen.median_qps > 0 else 0.0
+    if abs(off) < 0.005:
+        return text + ", as forecast."
+    margin = ", which used up the margin" if off > 0 and minute.demand_qps > 0.98 * capacity else ""
+    return (
+        text + f": {_percent(abs(off))} {'more' if off > 0 else 'less'} than forecast came{margin}."
+    )
+
+
+def _unforeseen(foreseen: _Foreseen | None, demand_qps: float) -> str:
+    if foreseen is None:
         return "No forecast was available for it; only observed demand could order replicas."
-    if high < demand_qps:
+    if foreseen.high_qps < demand_qps:
+        beyond = demand_qps / foreseen.high_qps - 1 if foreseen.high_qps > 0 else 1.0
         return (
-            "Demand rose above the forecast's upper edge, so it was not foreseen; replicas ordered "
-            "when it was seen were still starting."
+            f"Demand rose {_percent(beyond)} above the forecast's upper edge, so it was not "
+            f"foreseen; replicas ordered when it was seen were still starting."
         )
     return (
         "The forecast did cover it, so enough was foreseen: replicas were ready later than the "
@@ -287,8 +322,33 @@ def _unforeseen(high: float | None, demand_qps: float) -> str:
     )
 
 
-def _forecast_for(minutes: Minutes, at: float) -> float | None:
-    """The upper edge of the forecast whose span lies around `at`, or nearest to it."""
+def _rise(minutes: Minutes, minute: Minute) -> str:
+    """How steeply demand rose towards a minute, where it did."""
+    at = minute.at.timestamp()
+    before = (minutes.time >= at - RISE_MINUTES * MINUTE) & (minutes.time < at)
+    known = minutes.demand_qps[before & np.isfinite(minutes.demand_qps)]
+    if not len(known) or not np.isfinite(minute.demand_qps) or not known.min() > 0:
+        return ""
+    rise = minute.demand_qps / float(known.min()) - 1
+    if rise < WORTH_TELLING:
+        return ""
+    return f" Demand had risen by {_percent(rise, 0)} within {RISE_MINUTES} minutes."
+
+
+def _percent(ratio: float, digits: int = 1) -> str:
+    return f"{ratio * 100:.{digits}f}\N{NARROW NO-BREAK SPACE}%"
+
+
+@dataclass(frozen=True, slots=True)
+class _Foreseen:
+    """What was forecast for a minute: the median and what was ordered for."""
+
+    median_qps: float
+    high_qps: float
+
+
+def _forecast_for(minutes: Minutes, at: float) -> _Foreseen | None:
+    """The forecast whose span lies around `at`, or nearest to it."""
     made = np.flatnonzero(np.isfinite(minutes.forecast_at) & np.isfinite(minutes.forecast_high_qps))
     if not len(made):
         return None
@@ -300,7 +360,10 @@ def _forecast_for(minutes: Minutes, at: float) -> float | None:
     nearest = int(np.argmin(distance))
     if distance[nearest] > FORESEEN_SECONDS:
         return None
-    return float(minutes.forecast_high_qps[made[nearest]])
+    found = made[nearest]
+    return _Foreseen(
+        float(minutes.forecast_median_qps[found]), float(minutes.forecast_high_qps[found])
+    )
 
 
 def _common_reason(minutes: Minutes, at: float) -> str | None:

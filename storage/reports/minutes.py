@@ -55,7 +55,8 @@ class Minutes:
     `time` is when each minute begins and `forecast_at`, `forecast_until` the span that its last
     forecast was made for, in seconds since 1970. Rates are in requests a second, replica counts
     means of the minute, `latency_p99_seconds` its highest. `reasons` and `outcomes` count its
-    decisions. `contexts` are its last decision's, with the digest of their settings.
+    decisions. `contexts` are its last decision's, with the digest of their settings. `bad_requests`
+    are there only where somebody measured single requests, which the log does not.
     """
 
     workload: str
@@ -84,6 +85,7 @@ class Minutes:
     outcomes: tuple[dict[str, int], ...]
     problems: tuple[str, ...]
     contexts: tuple[tuple[bytes | None, str], ...]
+    bad_requests: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.time)

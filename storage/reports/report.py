@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from importlib import resources
 from typing import Any
 
@@ -19,7 +19,7 @@ from markupsafe import Markup
 from storage.reports import audit_charts, charts, summary, words
 from storage.reports.audit import AuditReport, PolicyRun, read_audit
 from storage.reports.findings import Objective
-from storage.reports.timeline import ScaleEvent
+from storage.reports.timeline import ProblemPeriod, ScaleEvent
 
 __all__ = [
     "AuditReport",
@@ -56,6 +56,8 @@ _pages.filters.update(
     clock=summary.clock,
     burn=summary.burn,
     reproduction_sentence=summary.reproduction_sentence,
+    budget_sentence=summary.budget_sentence,
+    duration=summary.duration,
     reason_words=words.reason_words,
     family=words.family,
     outcome_words=words.outcome_words,
@@ -77,6 +79,7 @@ class FleetRow:
     cost: float | None
     excess: float | None
     burn: float | None
+    met: bool | None
     minutes_over: int
     changes: int
 
@@ -119,6 +122,7 @@ def fleet_row(report: AuditReport) -> FleetRow:
         cost=None if price is None else ours.pod_hours * price,
         excess=ours.excess,
         burn=report.compliance.burn,
+        met=report.compliance.met,
         minutes_over=report.compliance.minutes_over,
         changes=len(report.events),
     )
@@ -145,6 +149,8 @@ def _view(report: AuditReport, anchor: str = "") -> dict[str, Any]:
         "pictures": _pictures(report, anchor),
         "worst": report.worst,
         "events": _largest(report.events),
+        "event_reasons": _by_reason(report.events),
+        "doubtful": doubtful(report.problems),
         "problems": report.problems[:SHOWN_PROBLEMS],
         "decisions": sum(reason.decisions for reason in report.reasons),
     }
@@ -199,3 +205,41 @@ def _largest(events: tuple[ScaleEvent, ...]) -> list[ScaleEvent]:
     """The events that moved most replicas, in the order of time."""
     ranked = sorted(events, key=lambda event: -abs(event.after - event.before))
     return sorted(ranked[:SHOWN_EVENTS], key=lambda event: event.at)
+
+
+@dataclass(frozen=True, slots=True)
+class _ReasonChanges:
+    """What one reason moved: how often and by how many replicas, up and down."""
+
+    reason: str
+    ups: int
+    downs: int
+    added: int
+    removed: int
+
+
+def _by_reason(events: tuple[ScaleEvent, ...]) -> list[_ReasonChanges]:
+    """The reason that moved most replicas first."""
+    steps: dict[str, list[int]] = {}
+    for event in events:
+        steps.setdefault(event.reason, []).append(event.after - event.before)
+    found = [
+        _ReasonChanges(
+            reason,
+            sum(step > 0 for step in moved),
+            sum(step < 0 for step in moved),
+            sum(step for step in moved if step > 0),
+            -sum(step for step in moved if step < 0),
+        )
+        for reason, moved in steps.items()
+    ]
+    return sorted(found, key=lambda one: (-one.added - one.removed, one.reason))
+
+
+def doubtful(periods: tuple[ProblemPeriod, ...]) -> timedelta:
+    """How long any input was in doubt; two at a time count once."""
+    total, reached = timedelta(), datetime.min.replace(tzinfo=UTC)
+    for one in sorted(periods, key=lambda period: period.since):
+        total += max(timedelta(), one.until - max(one.since, reached))
+        reached = max(reached, one.until)
+    return total

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from storage.reports.audit import RECORDED, AuditReport, PolicyRun
 from storage.reports.counterfactual import Reproduction
+from storage.reports.findings import Compliance
 
 STATIC = "static"
 UNKNOWN = "\N{EM DASH}"
@@ -41,13 +42,16 @@ def headline(report: AuditReport) -> str:
     """The outcome in one or two sentences."""
     ours = report.runs[0]
     period = _period(report.since, report.until)
+    price = report.objective.price_per_pod_hour
     text = f"Over {period} {ours.label} used {count(ours.pod_hours)} GPU-hours"
+    if price is not None:
+        text += f", which cost {money(ours.pod_hours * price)} at {price:g} each"
     parts = [
         f"{_more_or_fewer(ours.pod_hours, other.pod_hours)} than {other.label}"
         for other in report.runs[1:]
     ]
     if parts:
-        text += ": " + _listed(parts)
+        text += (": " if price is None else ". That is ") + _listed(parts)
     text += "."
     if ours.bad_ratio is not None:
         bad = [f"{share(run.bad_ratio)} with {run.label}" for run in report.runs]
@@ -68,19 +72,24 @@ class Row(Protocol):
     def clairvoyant_pod_hours(self) -> float | None: ...
     @property
     def burn(self) -> float | None: ...
+    @property
+    def met(self) -> bool | None: ...
 
 
 def fleet_headline(rows: Sequence[Row]) -> str:
     """The outcome of many workloads in two sentences."""
     hours = sum(row.pod_hours for row in rows)
     optimum = sum(row.clairvoyant_pod_hours or 0.0 for row in rows)
-    over = sum((row.burn or 0.0) > 1 for row in rows)
+    over = sum(row.met is False for row in rows)
+    perhaps = sum(row.met is None and row.burn is not None for row in rows)
     period = _period(rows[0].since, rows[0].until)
     text = f"Over {period} {len(rows)} workloads used {count(hours)} GPU-hours"
     if optimum:
         text += f", {signed_share(hours / optimum - 1)} against the optimum with the future known"
-    budgets = f"{over} of them overspent their error budget" if over else "All kept their objective"
-    return f"{text}. {budgets}."
+    told = [f"{over} of them overspent their error budget"] if over else []
+    if perhaps:
+        told.append(f"{perhaps} may have overspent {'it' if told else 'their error budget'}")
+    return f"{text}. {_listed(told) if told else 'All kept their objective'}."
 
 
 def figures(report: AuditReport) -> tuple[Figure, ...]:
@@ -88,9 +97,8 @@ def figures(report: AuditReport) -> tuple[Figure, ...]:
     ours = report.runs[0]
     found = [_against(report, other) for other in _yardsticks(report)]
     if ours.policy == RECORDED:
-        found = [_cost(report, ours), *found[:1], _budget(report)]
-    elif len(found) < 2:
-        found.insert(0, _cost(report, ours))
+        found = [*found[:1], _budget(report)]
+    found.insert(0, _cost(report, ours))
     found += [_quality(report, ours), _foresight(report)]
     return tuple(found[:4])
 
@@ -168,6 +176,13 @@ def clock(at: datetime | None) -> str:
     return UNKNOWN if at is None else f"{at:%d %b %H:%M}"
 
 
+def duration(span: timedelta) -> str:
+    """A stretch of time to the minute, such as "5 h 40 min"."""
+    hours, minutes = divmod(round(span.total_seconds() / 60), 60)
+    parts = [f"{hours:,} h"] if hours else []
+    return " ".join([*parts, *([f"{minutes} min"] if minutes or not hours else [])])
+
+
 def _yardsticks(report: AuditReport) -> list[PolicyRun]:
     """The fleet of fixed size and the first other policy."""
     others = report.runs[1:]
@@ -204,11 +219,23 @@ def _budget(report: AuditReport) -> Figure:
     name = "Error budget used up"
     if found.burn is None:
         return Figure(name, UNKNOWN, "No demand was logged.")
-    note = (
-        f"At most {count(found.bad_requests)} of {count(found.requests)} requests were bad; "
-        f"{share(1 - found.good_ratio)} may be."
-    )
-    return Figure(name, burn(found.burn), note)
+    bad = f"{count(found.bad_requests)} of {count(found.requests)} requests were bad"
+    if not found.exact and found.bad_requests:
+        bad, name = f"At most {bad}", f"{name}, at most"
+    return Figure(name, burn(found.burn), f"{bad}; {share(1 - found.good_ratio)} may be.")
+
+
+def budget_sentence(found: Compliance) -> str:
+    """Whether the objective was kept, and how sure that is."""
+    if found.burn is None:
+        return "No demand was logged, so nothing can be said."
+    if found.met is None:
+        return (
+            f"It may have been overspent: of the minutes whose P99 was over the objective the log "
+            f"does not hold single requests, so between {count(found.failed_requests)} and "
+            f"{count(found.bad_requests)} were bad, and {count(found.budget_requests)} may be."
+        )
+    return "It was kept." if found.met else "It was overspent."
 
 
 def reproduction_sentence(found: Reproduction) -> str:
@@ -216,17 +243,19 @@ def reproduction_sentence(found: Reproduction) -> str:
     parts = [
         f"{signed_hours(amount)} {what}"
         for amount, what in (
-            (found.draining, "replicas that still drained or were more than was asked for"),
-            (found.elsewhere, "what was asked for beside the decisions"),
-            (found.coarseness, "what deciding once a minute leaves out"),
+            (found.draining, "in replicas that still drained or were more than was asked for"),
+            (found.elsewhere, "that were asked for beside the decisions"),
+            (found.coarseness, "that deciding once a minute leaves out"),
         )
         if abs(amount) >= 0.05
     ]
+    apart = abs(found.difference_ratio)
+    near = signed_share(found.difference_ratio) if apart >= 0.0005 else "less than 0.1 % apart"
     text = (
-        f"Computed the same way, the policy that ran comes to {count(found.recomputed)} GPU-hours "
-        f"where {count(found.recorded)} were recorded, {signed_share(found.difference_ratio)}."
+        f"Check: decided again from the log, minute by minute, the policy that ran comes to "
+        f"{count(found.recomputed)} GPU-hours where {count(found.recorded)} were recorded, {near}."
     )
-    return text + (f" The difference: {'; '.join(parts)}." if parts else "")
+    return text + (f" The difference in GPU-hours: {'; '.join(parts)}." if parts else "")
 
 
 def signed_hours(hours: float) -> str:

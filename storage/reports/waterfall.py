@@ -41,7 +41,7 @@ def waterfall(minutes: Minutes, optimum_pod_hours: float) -> tuple[Slice, ...]:
     need = minutes.carried_need
     surplus = minutes.ready - need
     slices = [
-        Slice("starts and gaps that the optimum pays too", minutes.hours(need) - optimum_pod_hours),
+        Slice("less the optimum's starts and gaps", minutes.hours(need) - optimum_pod_hours),
         Slice("cold starts", minutes.hours(minutes.starting)),
         Slice("draining", minutes.hours(minutes.draining)),
         *_by_family(minutes, np.maximum(surplus, 0.0)),

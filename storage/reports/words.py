@@ -89,7 +89,8 @@ def override_words(kind: str, replicas: int | None) -> str:
 
 def problem_words(source: str, kind: str) -> str:
     """What was wrong, such as "demand: data too old"."""
-    return f"{source}: {_PROBLEMS.get(kind, kind)}"
+    words = _PROBLEMS.get(kind, kind)
+    return words if source in words else f"{source}: {words}"
 
 
 def printable(text: str, longest: int = 300) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,17 +19,19 @@ from sqlalchemy import Engine, text
 from policies.context import Problem, ProblemKind, ProblemSource
 from policies.decision import Outcome, OutcomeKind
 from policies.engine import decide
-from scaler.audit import Period, audit, audits, optimum_pod_hours
+from scaler.audit import Measured, Period, audit, audits, optimum_pod_hours
 from simulator.clairvoyant import optimum_pod_slots
 from storage.database import open_engine, upgrade
 from storage.decisions import SqlDecisionStore
+from storage.reports import charts
 from storage.reports.audit import AuditReport, NoDecisionError
 from storage.reports.counterfactual import as_if, reference_settings
 from storage.reports.export import COLUMNS, audit_document, cell, csv_header, minutes_csv
 from storage.reports.findings import Compliance, Objective, came_in_span, compliance
 from storage.reports.minutes import Minutes, read_minutes
-from storage.reports.report import fleet_row, render_fleet, render_html
-from storage.reports.summary import burn, share
+from storage.reports.report import doubtful, fleet_row, render_fleet, render_html
+from storage.reports.summary import burn, duration, share
+from storage.reports.timeline import ProblemPeriod
 from tests.integration.test_report import Page, assert_inert
 from tests.integration.test_verification import daybreak
 from tests.log_builder import MIDNIGHT, OUTAGE, SURGE_AT, fill_log
@@ -131,8 +134,11 @@ def test_the_error_budget_counts_minutes_over_the_objective(report: AuditReport)
     assert found.minutes_over == over.sum() > 0
     assert found.bad_requests == pytest.approx(np.nansum(minutes.demand_qps[over]) * 60)
     assert found.burn == pytest.approx(found.bad_requests / (found.requests * 1e-4))
-    assert found.met is False
     assert found.minutes_unknown == 12
+    # So many at most: that the budget was overspent is not known.
+    assert found.burn is not None
+    assert (found.exact, found.burn > 1, found.met) == (False, True, None)
+    assert "It may have been overspent" in render_html(report)
 
 
 def test_without_latency_a_short_minute_is_a_bad_one(day: Engine) -> None:
@@ -144,6 +150,67 @@ def test_without_latency_a_short_minute_is_a_bad_one(day: Engine) -> None:
     assert found.bad_requests == pytest.approx(minutes.demand_qps[short].sum() * 60)
     failing = replace(blind, errors_qps=np.full(len(minutes), 1.0), ready=blind.ready + 999)
     assert _compliance(failing).bad_requests == pytest.approx((1440 - 12) * 60)
+    broken = replace(failing, errors_qps=failing.demand_qps)
+    assert _compliance(broken).met is False
+
+
+@pytest.mark.parametrize(
+    ("bad", "met", "verdict"), [(0.0, True, "kept"), (9e5, False, "overspent")]
+)
+def test_measured_requests_leave_no_doubt(
+    day: Engine, report: AuditReport, bad: float, met: bool, verdict: str
+) -> None:
+    """The log's P99 says that minutes were over the objective, every request says how bad."""
+    run = replace(
+        report.runs[0],
+        p99_by_minute=np.where(report.runs[0].p99_by_minute > 1.0, 1.5, 0.5),
+        bad_by_minute=np.where(report.runs[0].p99_by_minute > 1.0, bad, 0.0),
+    )
+    found = audit(day, Period("grammar", MIDNIGHT, UNTIL), Measured((run,), 1_000.0))
+    over = report.compliance.minutes_over
+    assert (found.compliance.exact, found.compliance.met) == (True, met)
+    assert found.compliance.bad_requests == bad * over
+    assert found.compliance.minutes_over == over
+    assert found.worst_minutes[0].p99_seconds == 1.5
+    assert audit_document(found)["compliance"]["estimate"] == "exact"
+    page = Page(render_html(found)).text
+    assert f"It was {verdict}." in page
+    assert "at most" not in page.split("The objective and its error budget")[1].split("Latency")[0]
+
+
+def test_the_worst_of_good_minutes_has_a_cause_too(day: Engine, report: AuditReport) -> None:
+    calm = replace(report.runs[0], p99_by_minute=np.full(1440, 0.5), bad_by_minute=np.zeros(1440))
+    index = int((SURGE_AT - MIDNIGHT) / timedelta(minutes=1)) + 7
+    calm.p99_by_minute[index] = 0.9
+    at = MIDNIGHT + timedelta(minutes=index)
+    calm = replace(calm, worst_minute_at=at, worst_minute_p99=0.9)
+    worst = audit(day, Period("grammar", MIDNIGHT, UNTIL), Measured((calm,), 1_000.0)).worst
+    assert worst is not None
+    assert worst.at == at
+    assert "met the objective" in worst.cause
+    assert "more than forecast came" in worst.cause
+    assert "Demand had risen by" in worst.cause
+
+
+def test_doubts_at_one_time_count_once() -> None:
+    def period(first: int, last: int) -> ProblemPeriod:
+        since, until = (NOON + timedelta(minutes=at) for at in (first, last))
+        return ProblemPeriod(since, until, "demand", "Stale", "")
+
+    periods = (period(0, 10), period(5, 20), period(7, 9), period(60, 61))
+    assert doubtful(periods) == timedelta(minutes=21)
+    assert duration(timedelta(minutes=340)) == "5 h 40 min"
+    assert duration(timedelta()) == "0 min"
+
+
+def test_over_days_no_day_is_named_twice() -> None:
+    spans = [(0.0, days * 86_400.0) for days in (2, 7, 31)]
+    ticks: list[Any] = [charts.time_axis(span, charts.WIDE).to_dict() for span in spans]
+    assert [tick["axis"]["tickCount"] for tick in ticks] == [
+        10,
+        {"interval": "day", "step": 1},
+        {"interval": "day", "step": 3},
+    ]
 
 
 def _compliance(minutes: Minutes) -> Compliance:

@@ -153,6 +153,19 @@ def test_the_demo_ends_with_the_comparison_and_a_report(tmp_path: Path) -> None:
     report = (tmp_path / "report.html").read_text()
     assert "<svg" in report
     assert (tmp_path / "daybreak-demo.db").stat().st_size > 1_000_000
+    # What a manager asks, told once and the same everywhere.
+    for told in (
+        "which cost",
+        "HPA",
+        "0 of 1,440 measured",
+        "It was kept.",
+        "Check: decided again",
+    ):
+        assert told in report
+    url = f"sqlite:///{tmp_path / 'daybreak-demo.db'}"
+    audit = json.loads(run("report", "--database", url, "--json", "-").stdout)["workloads"][0]
+    # The daemon's own loop ran: what is computed from its log must come to what it did.
+    assert abs(audit["reproduction"]["difference_ratio"]) < 0.01
 
 
 def test_the_demo_refuses_a_database_that_holds_decisions(

@@ -109,7 +109,7 @@ def test_a_report_is_one_inert_file_with_its_numbers(report: AuditReport) -> Non
     assert f"{saved:,.0f} GPU-hours saved, {saved * 2.5:,.0f} at 2.5 per GPU-hour" in text
     assert "The worst minute" in text
     assert html.count('role="img"') == 16
-    assert html.count("<caption>") == 7
+    assert html.count("<caption>") == 8
     assert len(html) < 1_500_000
 
 
@@ -127,6 +127,7 @@ def test_the_surge_is_the_worst_minute_and_was_not_foreseen(report: AuditReport)
         assert abs(worst.at - SURGE_AT) < timedelta(minutes=12)
         assert worst.missing_replicas is not None
         assert worst.missing_replicas > 0
+    assert "Demand had risen by" in report.worst_minutes[0].cause
     assert "not foreseen" in report.worst_minutes[0].cause
 
 
