@@ -36,9 +36,10 @@ check: dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: dev
+test: dev $(VENV)-bench/installed
 	@scripts/test-services
 	$(BIN)/pytest $(PYTEST_ARGS)
+	$(VENV)-bench/bin/python -m pytest tests/outside
 
 bench: dev
 	$(BIN)/python -m bench.run
@@ -52,11 +53,11 @@ TRACES ?= ../shared/traces
 bench-forecast: $(VENV)-bench/installed
 	$(VENV)-bench/bin/python -m bench.forecast --traces $(TRACES) $(BENCH_ARGS)
 
-$(VENV)-bench/installed: requirements.lock pyproject.toml | $(BIN)/daybreak
+$(VENV)-bench/installed: requirements-dev.lock pyproject.toml | $(BIN)/daybreak
 	$(BIN)/pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VENV)-bench
 	$(BIN)/uv pip install --quiet --python $(VENV)-bench/bin/python \
-	  -c requirements.lock --editable '.[compare]'
+	  -c requirements-dev.lock --editable '.[compare]' pytest pytest-timeout hypothesis
 	touch $@
 
 bench-policies: dev
@@ -74,7 +75,7 @@ lock: dev
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header \
 	  requirements.txt -o requirements.lock
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header \
-	  -c requirements.lock --group dev --extra postgres pyproject.toml -o requirements-dev.lock
+	  -c requirements.lock --group dev --extra postgres --extra cluster pyproject.toml -o requirements-dev.lock
 
 clean:
 	rm -rf $(VENV) $(VENV)-bench .cache build *.egg-info

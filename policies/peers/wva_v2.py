@@ -71,7 +71,7 @@ def _capacity(
 ) -> float:
     """Tokens of one replica: bound by its cache, and by what it was seen or is able to batch."""
     by_cache = KV_SHARE * tokens.cache
-    if queue >= QUEUE_THRESHOLD:
+    if _saturated(tokens, queue):
         return min(by_cache, tokens.in_use)
     if saturated:
         return min(by_cache, sum(saturated) / len(saturated))
@@ -82,13 +82,18 @@ def _capacity(
         required(context, "inputTokens"),
         required(context, "outputTokens"),
     )
-    return min(by_cache, float(by_batch))
+    return min(by_cache, float(by_batch)) if by_batch else by_cache
+
+
+def _saturated(tokens: Tokens, queue: float) -> bool:
+    """A long queue over empty caches says nothing of what a replica holds."""
+    return queue >= QUEUE_THRESHOLD and tokens.in_use > 0
 
 
 def _saturations(context: ScalingContext, tokens: Tokens, queue: float) -> list[float]:
     """Tokens in use whenever the queue was long, the newest ten of them."""
     noted = [last_note(context, f"saturated{place}") for place in range(REMEMBERED)]
     seen = [value for value in noted if value is not None]
-    if queue >= QUEUE_THRESHOLD and tokens.in_use > 0:
+    if _saturated(tokens, queue):
         seen.append(tokens.in_use)
     return seen[-REMEMBERED:]

@@ -119,3 +119,11 @@ def test_unobserved_pods_are_kept() -> None:
     for name in ("wva_v1", "wva_v2"):
         context = replace(pods(name, 4, None, parameters=TOKENS), observation=Observation(NOON))
         assert decide(context).desired == 4
+
+
+def test_v2_a_queue_over_empty_caches_says_nothing_of_what_a_replica_holds() -> None:
+    """The pods that just started: the derived capacity counts, not the zero tokens in use."""
+    waiting = pods("wva_v2", 1, 0.0, waiting=5.0, parameters=TOKENS)
+    assert decide(waiting).desired == 1
+    longer = pods("wva_v2", 1, 0.0, waiting=900.0, parameters=TOKENS)
+    assert decide(longer).desired == 4

@@ -1,8 +1,7 @@
-"""The adapters of outside tools, where the tools are installed: they follow, and see no future."""
+"""The adapters of outside tools, where bench-forecast has them: they follow, and see no future."""
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -24,9 +23,6 @@ ORIGINS = CUT + np.arange(3, 288, 16, dtype=np.int64)
 
 @pytest.fixture(params=sorted(OUTSIDE))
 def member(request: pytest.FixtureRequest) -> Member:
-    library = OUTSIDE[request.param].library
-    if importlib.util.find_spec(library) is None:
-        pytest.skip(f"{library} is not installed; make bench-forecast installs it")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return outside_member(request.param)
