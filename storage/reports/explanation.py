@@ -6,7 +6,7 @@ Knows no database and no layout.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -182,8 +182,7 @@ def _inputs(context: ScalingContext) -> Iterator[Input]:
         yield Input(name, value, unit, "metrics", None if value is None else age)
     yield Input("replicas asked for", replicas.spec, "", "target", 0.0)
     yield Input("replicas ready", replicas.ready, "", "target", 0.0)
-    ready_in = [f"{(at - context.now).total_seconds():.0f} s" for at in replicas.starting]
-    note = f"target; expected in {', '.join(ready_in[:5])}" if ready_in else "target"
+    note = f"target{_expected(replicas.starting, context.now)}"
     yield Input("replicas starting", len(replicas.starting), "", note, 0.0)
     yield Input("replicas draining", replicas.draining, "", "target", 0.0)
     capacity, lead = context.capacity, context.lead_time
@@ -192,6 +191,16 @@ def _inputs(context: ScalingContext) -> Iterator[Input]:
     yield Input("lead time, 95 %", lead.p95_seconds, "s", lead.source)
     yield Input("metric lag", lead.metric_lag_seconds, "s", lead.source)
     yield Input("past decisions looked at", len(context.recent), "", "decision log")
+
+
+def _expected(starting: Sequence[datetime], now: datetime) -> str:
+    """When the first and the last of those that start are to be ready."""
+    if not starting:
+        return ""
+    first, last = ((at - now).total_seconds() for at in (min(starting), max(starting)))
+    if first == last:
+        return f"; expected in {first:.0f} s"
+    return f"; the first expected in {first:.0f} s, the last in {last:.0f} s"
 
 
 def _forecast_view(context: ScalingContext) -> ForecastView | None:

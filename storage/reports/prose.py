@@ -23,6 +23,10 @@ from storage.reports.summary import count, share, signed_share
 from storage.reports.words import outcome_words, printable, problem_words, reason_words
 
 NOT_KNOWN = "not known"
+_WINDOWS = {
+    "order": "what a replica ordered now would begin to serve",
+    "hold": "what comes before a replica given back now could be there again",
+}
 
 
 def explanation_text(found: Explanation) -> str:
@@ -112,9 +116,10 @@ def _forecast(view: ForecastView | None) -> Iterator[str]:
 
 
 def _window(window: WindowView) -> Iterator[str]:
+    why = f" ({_WINDOWS[window.name]})" if window.name in _WINDOWS else ""
     yield (
-        f"{window.name}: the highest rate from {window.starts_in_seconds:+,.0f} s to "
-        f"{window.ends_in_seconds:+,.0f} s"
+        f"{window.name}{why}: the highest rate from {window.starts_in_seconds:,.0f} s to "
+        f"{window.ends_in_seconds:,.0f} s from now"
     )
     yield (
         f"  median {count(window.median_qps)} requests/s, error scale {share(window.scale)}, "
@@ -169,8 +174,8 @@ def _aftermath(found: Aftermath) -> Iterator[str]:
     if found.forecast_error_ratio is not None:
         within = "within" if found.within_order else "above"
         yield (
-            f"the median forecast was {signed_share(found.forecast_error_ratio)} off; what came "
-            f"was {within} what was ordered for"
+            f"the median forecast was {_off(found.forecast_error_ratio)}; what came was {within} "
+            f"what was ordered for"
         )
     if found.ready_replicas is not None:
         p99 = found.latency_p99_seconds
@@ -179,6 +184,13 @@ def _aftermath(found: Aftermath) -> Iterator[str]:
     if found.next_change is not None:
         at, desired = found.next_change
         yield f"the next other number, {desired}, was asked for at {_clock(at)}"
+
+
+def _off(error_ratio: float) -> str:
+    """How far a forecast was from what came, in words."""
+    if abs(error_ratio) < 0.0005:
+        return "right"
+    return f"{share(abs(error_ratio))} too {'high' if error_ratio > 0 else 'low'}"
 
 
 def _enough(found: Aftermath) -> str:
