@@ -63,15 +63,19 @@ class ReplayError(Exception):
 
 @dataclass(slots=True)
 class _Heard:
-    """Whether a policy ever had something to go by."""
+    """Whether a policy ever had something to go by. One that fails ends the replay: in life the
+    next tick may go better, on virtual time the cause is the policy's own."""
 
+    policy: str
     never_decided: bool = True
     cause: str = "it was never asked"
 
     def after_tick(self, result: TickResult | Failure, _: float) -> None:
         if isinstance(result, Failure):
-            self.cause = result.message
-        elif result.decision.steps[0].reason is Reason.NO_INPUT:
+            raise ReplayError(
+                f"policy {self.policy} failed at {result.at.isoformat()}: {result.message}"
+            )
+        if result.decision.steps[0].reason is Reason.NO_INPUT:
             self.cause = result.decision.steps[0].message
         else:
             self.never_decided = False
@@ -105,7 +109,7 @@ def replay(
         Ports(fleet, fleet, MemoryDecisionStore()),
         forecaster_for(workload, interval_seconds, scenario.profile, scenario.traffic),
     )
-    heard = _Heard()
+    heard = _Heard(workload.policy.name)
     rounds = Rounds({workload.name: loop}, heard.after_tick)
     clock = VirtualClock(scenario.starts_at)
     run_jobs(rounds.jobs(interval_seconds, refit_interval_seconds), clock, scenario.until, advance)

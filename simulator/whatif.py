@@ -21,7 +21,7 @@ import structlog
 
 from scaler.settings import Workload
 from simulator.pace import pace_of
-from simulator.replay import Scenario, replay
+from simulator.replay import OnProgress, Scenario, replay
 from simulator.scorecard import Scorecard
 
 MIN_WARMUP_DAYS = 2.0
@@ -75,7 +75,7 @@ def run_all(
 ) -> list[Finished]:
     """Every run in the order given, at most `workers` at once."""
     if workers == 1 or len(runs) == 1:
-        return [_run(scenario, run, partial(_tell, on_moment, i)) for i, run in enumerate(runs)]
+        return [run_told(scenario, run, partial(_tell, on_moment, i)) for i, run in enumerate(runs)]
     context = get_context("spawn")
     with Manager() as manager:
         moments: Queue[Moment] = manager.Queue()
@@ -100,7 +100,7 @@ def _drained(moments: Queue[Moment]) -> Iterator[Moment]:
 
 
 def _run_reporting(scenario: Scenario, run: Run, index: int, moments: Queue[Moment]) -> Finished:
-    return _run(scenario, run, partial(_tell_parent, moments.put, index))
+    return run_told(scenario, run, partial(_tell_parent, moments.put, index))
 
 
 def _tell_parent(put: Callable[[Moment], None], run: int, at: datetime, requests: float) -> None:
@@ -116,10 +116,11 @@ def _tell(put: Callable[[Moment], None], run: int, at: datetime, requests: float
 
 
 def run_one(scenario: Scenario, run: Run) -> Finished:
-    return _run(scenario, run, lambda _, __: None)
+    return run_told(scenario, run, lambda _, __: None)
 
 
-def _run(scenario: Scenario, run: Run, on_progress: Callable[[datetime, float], None]) -> Finished:
+def run_told(scenario: Scenario, run: Run, on_progress: OnProgress) -> Finished:
+    """A run that says on its way how far it is."""
     began = time.perf_counter()  # noqa: TID251  # the wall time is what is reported
     seen = _as_seen_by(run.workload.policy.name, scenario)
     card = replay(seen, run.workload, run.interval_seconds, on_progress=on_progress)
@@ -138,8 +139,9 @@ def _as_seen_by(policy: str, scenario: Scenario) -> Scenario:
 
 
 def quiet_logs() -> None:
-    """For processes that only compute: what their loops decide is nobody's news."""
-    level = structlog.make_filtering_bound_logger(logging.WARNING)
+    """For processes that only compute: what their loops decide is nobody's news, and what ends a
+    replay is told by its error."""
+    level = structlog.make_filtering_bound_logger(logging.CRITICAL)
     structlog.configure(
         wrapper_class=level, logger_factory=structlog.PrintLoggerFactory(sys.stderr)
     )

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from forecaster.history import TrafficHistory
 from policies.registry import POLICIES
+from scaler.cli.cluster import connected, pool_on, run_on
 from scaler.cli.output import (
     BadInputError,
     JsonOption,
@@ -26,7 +27,7 @@ from scaler.cli.output import (
     write_text,
 )
 from scaler.cli.pods import check_exact, check_room, chosen_profile
-from scaler.cli.sweep import Swept, frontier_table, keeps_slo, sweep_all
+from scaler.cli.sweep import Swept, frontier_table, keeps_slo, processes, sweep_all
 from scaler.settings import Workload, load_settings
 from simulator.engines.engine import Retries
 from simulator.engines.registry import ENGINES
@@ -61,6 +62,14 @@ class Setting:
     @property
     def cold_start(self) -> ColdStart:
         return self.lifecycle.cold_start
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where runs are made: in so many processes here, or on the cluster at an address."""
+
+    workers: int
+    cluster: str | None
 
 
 def simulate(
@@ -107,6 +116,9 @@ def simulate(
     warmup_days: Annotated[float | None, typer.Option(help="History before scoring.")] = None,
     seed: Annotated[int, typer.Option(help="Of arrivals, lengths and cold starts.")] = 0,
     workers: Annotated[int, typer.Option(help="Runs at once; 0 is one a core.", min=0)] = 0,
+    cluster: Annotated[
+        str | None, typer.Option(help="Run on the Dask cluster at this address.")
+    ] = None,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Run each policy over its one knob.")
     ] = False,
@@ -129,7 +141,7 @@ def simulate(
 
     Example: daybreak simulate --trace week.csv --peak-qps 200000 --policy predictive,static
     """
-    configure_logs("warning")
+    configure_logs("critical")  # what ends a replay is told by its error
     setting = Setting(
         profile=chosen_profile(pod_profile, _positive("timeout", timeout), max_waiting),
         lifecycle=Lifecycle(
@@ -147,20 +159,19 @@ def simulate(
         workload=_workload_document(config, _positive("slo", slo)),
         interval_seconds=load_settings(config).interval_seconds if config else 15.0,
     )
+    if cluster is not None and workers:
+        raise BadInputError("--workers: is for this machine; --cluster has workers of its own")
     traffic = _traffic(trace, peak_qps, start, end)
     scenario = _scenario(traffic, setting, warmup_days)
     runs = [_run(name.strip(), scenario, setting) for name in policy.split(",")]
+    place = Place(workers or os.cpu_count() or 1, cluster)
     if sweep:
-        swept = sweep_all(scenario, runs, calibrate_peers, workers or os.cpu_count() or 1)
+        swept = _swept(scenario, runs, calibrate_peers, place)
         _show_sweep(swept, scenario, setting, json_out, html)
         if fail_on_slo and not all(keeps_slo(each.points) for each in swept):
             raise typer.Exit(1)
         return
-    try:
-        with _progress(scenario, runs) as on_moment:
-            finished = run_all(scenario, runs, workers or os.cpu_count() or 1, on_moment)
-    except ReplayError as error:
-        raise BadInputError(str(error)) from error
+    finished = _finished(scenario, runs, place)
     document = results_document(scenario, finished, _shown_settings(setting))
     if json_out is not None:
         write_json(document, json_out)
@@ -170,6 +181,32 @@ def simulate(
         Console().print(_table(finished))
     if fail_on_slo and any(run.card.minutes_p99_over_slo for run in finished):
         raise typer.Exit(1)
+
+
+def _finished(scenario: Scenario, runs: list[Run], place: Place) -> list[Finished]:
+    with _refused_replays():
+        if place.cluster is None:
+            with _progress(scenario, runs) as on_moment:
+                return run_all(scenario, runs, place.workers, on_moment)
+        with connected(place.cluster) as client, _progress(scenario, runs) as on_moment:
+            return run_on(client, scenario, runs, on_moment)
+
+
+def _swept(scenario: Scenario, runs: list[Run], calibrated: bool, place: Place) -> list[Swept]:
+    with _refused_replays():
+        if place.cluster is None:
+            with processes(place.workers) as pool:
+                return sweep_all(scenario, runs, calibrated, pool)
+        with connected(place.cluster) as client:
+            return sweep_all(scenario, runs, calibrated, pool_on(client))
+
+
+@contextmanager
+def _refused_replays() -> Iterator[None]:
+    try:
+        yield
+    except ReplayError as error:
+        raise BadInputError(str(error)) from error
 
 
 def _show_sweep(

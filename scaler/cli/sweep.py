@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
 from multiprocessing import get_context
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
+from scaler.cli.output import progress_bar
 from simulator.replay import Scenario
 from simulator.results import policy_entry
 from simulator.sweep import frontier, results
 from simulator.sweep.frontier import World
 from simulator.sweep.knobs import knob_settings, turned
 from simulator.sweep.results import Point
-from simulator.whatif import Finished, Run, quiet_logs, run_one
+from simulator.whatif import Run, quiet_logs, run_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,32 +32,61 @@ class Swept:
     points: list[Point]
 
 
+Part = Callable[[], Swept]
+"""What can be done apart from the rest, in another process too."""
+
+
 def sweep_all(
-    scenario: Scenario, runs: Sequence[Run], calibrated: bool, workers: int
+    scenario: Scenario, runs: Sequence[Run], calibrated: bool, pool: Executor | None
 ) -> list[Swept]:
-    """Each policy in a process of its own, at most `workers` at once, in the order given."""
+    """Each policy over its knob, in the order given; all at once that the pool can do at once."""
+    parts = [_parts(scenario, run, calibrated) for run in runs]
+    every = list(chain.from_iterable(parts))
+    with progress_bar("sweeping") as on_progress:
+        done = iter(_done(every, pool, on_progress))
+        return [_joined(list(islice(done, len(own)))) for own in parts]
+
+
+@contextmanager
+def processes(workers: int) -> Iterator[Executor | None]:
+    """So many processes of this machine; none where this one does."""
     if workers == 1:
-        return [_sweep(scenario, run, calibrated) for run in runs]
-    console = Console(stderr=True)
-    with (
-        ProcessPoolExecutor(workers, get_context("spawn"), initializer=quiet_logs) as pool,
-        Progress(console=console, disable=not console.is_terminal) as progress,
-    ):
-        task = progress.add_task("policies swept", total=len(runs))
-        futures = [pool.submit(_sweep, scenario, run, calibrated) for run in runs]
-
-        def advance(_: Future[Swept]) -> None:
-            progress.advance(task)
-
-        for future in futures:
-            future.add_done_callback(advance)
-        return [future.result() for future in futures]
+        yield None
+        return
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=quiet_logs) as pool:
+        yield pool
 
 
-def _sweep(scenario: Scenario, run: Run, calibrated: bool) -> Swept:
+def _done(
+    parts: Sequence[Part], pool: Executor | None, on_progress: Callable[[float], None]
+) -> list[Swept]:
+    if pool is None:
+        done = []
+        for part in parts:
+            done.append(part())
+            on_progress(len(done) / len(parts))
+        return done
+    futures = [pool.submit(part) for part in parts]
+    for count, future in enumerate(as_completed(futures), 1):
+        future.result()  # the first failure is told at once
+        on_progress(count / len(parts))
+    return [future.result() for future in futures]
+
+
+def _joined(parts: Sequence[Swept]) -> Swept:
+    return Swept(
+        [entry for part in parts for entry in part.entries],
+        [point for part in parts for point in part.points],
+    )
+
+
+def _parts(scenario: Scenario, run: Run, calibrated: bool) -> list[Part]:
+    """A whole sweep where it is compiled, else each setting through the daemon's own loop."""
     if frontier.can_play(run.workload.policy.name, scenario):
-        return _compiled(scenario, run, calibrated)
-    return _full(scenario, run)
+        return [partial(_compiled, scenario, run, calibrated)]
+    settings = knob_settings(run.workload, scenario)
+    return [partial(_full, scenario, run, knob, value) for knob, value in settings]
 
 
 def _compiled(scenario: Scenario, run: Run, calibrated: bool) -> Swept:
@@ -70,24 +101,11 @@ def _compiled(scenario: Scenario, run: Run, calibrated: bool) -> Swept:
     )
 
 
-def _full(scenario: Scenario, run: Run) -> Swept:
-    """Setting by setting through the daemon's own loop."""
-    settings = knob_settings(run.workload, scenario)
-    knob = settings[0][0]
-    finished = [(value, run_one(scenario, _turned(run, knob, value))) for _, value in settings]
-    return Swept(
-        [_entry(done, knob, value) for value, done in finished],
-        [results.point_of(done.card, knob, value) for value, done in finished],
-    )
-
-
-def _turned(run: Run, knob: str, value: float) -> Run:
-    return Run(turned(run.workload, {knob: value}), run.interval_seconds)
-
-
-def _entry(done: Finished, knob: str, value: float) -> dict[str, Any]:
+def _full(scenario: Scenario, run: Run, knob: str, value: float) -> Swept:
+    done = run_one(scenario, Run(turned(run.workload, {knob: value}), run.interval_seconds))
     named = {"name": knob, "value": value} if knob else None
-    return {**policy_entry(done), "knob": named}
+    entry = {**policy_entry(done), "knob": named}
+    return Swept([entry], [results.point_of(done.card, knob, value)])
 
 
 def keeps_slo(points: Sequence[Point]) -> bool:

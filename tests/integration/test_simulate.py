@@ -45,8 +45,9 @@ def test_a_policy_that_has_nothing_to_go_by_is_refused(trace: Path) -> None:
     for policy, lacks in (("cron", "schedule"), ("wva_v1", "KV")):
         ended = simulate(trace, "--policy", policy)
         assert ended.returncode == 2
-        assert policy in ended.stderr
+        assert ended.stderr.startswith(f"daybreak: policy {policy} ")
         assert lacks in ended.stderr
+        assert ended.stderr.count("\n") == 1
 
 
 def test_policies_are_compared_in_the_contract_s_form(trace: Path, tmp_path: Path) -> None:
