@@ -116,10 +116,13 @@ def test_a_cluster_gives_the_same_results(
 
 
 def refused(trace: Path, *arguments: str, path: str = "") -> str:
-    command = [DAYBREAK, "simulate", "--trace", str(trace), "--engine", "fluid", *arguments]
-    environment = {**os.environ, "PYTHONPATH": path}
     ended = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=120
+        [DAYBREAK, "simulate", "--trace", str(trace), "--engine", "fluid", *arguments],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert ended.returncode == 2
     assert ended.stdout == ""
