@@ -14,11 +14,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing import Queue, get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
 
 from bench.simpy_models import Served, Traffic, resource_a_request, step_a_event
+from simulator.engines.compiled import compiled
 from simulator.engines.exact import ExactEngine
 from simulator.pod import PROFILES, PodProfile
 
@@ -28,6 +31,8 @@ LOAD = 0.7
 RATE = LOAD * PROFILE.saturation_qps * PODS
 FLOOR = Path(__file__).with_name("floor.c")
 WARM_UP_SECONDS = 8
+SIDE_BY_SIDE_SECONDS = 1500
+SPIN_TURNS = 20_000_000_000
 
 Measured = dict[str, float]
 
@@ -116,6 +121,64 @@ def whole_day(peak: float) -> Measured:
     }
 
 
+@compiled
+def spin(turns: int) -> np.uint64:
+    """Registers alone: what two processors give to work that shares nothing."""
+    word = np.uint64(1)
+    for _ in range(turns):
+        word = word * np.uint64(6364136223846793005) + np.uint64(1)
+    return word
+
+
+def busy(work: str, start: Barrier, taken: Queue[tuple[float, float]]) -> None:
+    """Wall and processor time of one piece of work, begun when its neighbours begin."""
+    made = engine(WARM_UP_SECONDS)
+    spin(10)
+    start.wait()
+    began, used = time.perf_counter(), time.process_time()
+    if work == "spin":
+        spin(SPIN_TURNS)
+    else:
+        made.advance(np.full(SIDE_BY_SIDE_SECONDS, RATE))
+    taken.put((time.perf_counter() - began, time.process_time() - used))
+
+
+def together(work: str, count: int) -> tuple[float, float]:
+    """The longest wall time of so many at once, and their mean processor time."""
+    context = get_context("spawn")
+    start, taken = context.Barrier(count), context.Queue()
+    processes = [context.Process(target=busy, args=(work, start, taken)) for _ in range(count)]
+    for process in processes:
+        process.start()
+    times = [taken.get() for _ in processes]
+    for process in processes:
+        process.join()
+    return max(wall for wall, _ in times), sum(used for _, used in times) / count
+
+
+def side_by_side(rounds: int) -> Measured:
+    """How much longer two at once take than one alone, in wall and in processor time: the engine,
+    and a loop that touches no memory. What both show is the machine's, the rest is the engine's."""
+    best: Measured = {}
+    for work in ("exact", "spin"):
+        tried = [(together(work, 1), together(work, 2)) for _ in range(rounds)]
+        wall = min(two[0] for _, two in tried) / min(one[0] for one, _ in tried)
+        used = min(two[1] for _, two in tried) / min(one[1] for one, _ in tried)
+        best |= {f"{work}_wall_ratio": wall, f"{work}_processor_ratio": used}
+    return best
+
+
+def report_pair(pair: Measured) -> str:
+    lines = [
+        "| two at once, against one alone | wall time | processor time of each |",
+        "|---|---|---|",
+    ]
+    for label, work in (("exact engine", "exact"), ("a loop that touches no memory", "spin")):
+        wall, used = pair[f"{work}_wall_ratio"], pair[f"{work}_processor_ratio"]
+        lines.append(f"| {label} | {wall:.2f} x | {used:.2f} x |")
+    return "\n".join(lines)
+
+
 def report(best: Measured) -> str:
     exact = best["exact"]
     rows = [
@@ -143,7 +206,9 @@ def main() -> None:
     options = parser.parse_args()
     best = measure(options.rounds)
     print(report(best))
-    result: dict[str, object] = {"requests_per_second": best}
+    pair = side_by_side(options.rounds)
+    print(report_pair(pair))
+    result: dict[str, object] = {"requests_per_second": best, "side_by_side": pair}
     if options.day:
         result["day"] = whole_day(options.peak)
     print(json.dumps(result))
