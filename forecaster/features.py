@@ -69,6 +69,12 @@ class Layout:
         return self.common + self.own * len(self.windows)
 
     @cached_property
+    def bounds(self) -> tuple[Ints, Ints]:
+        """First and last step of each window."""
+        firsts = np.array([window.first for window in self.windows], dtype=np.int64)
+        return firsts, np.array([window.last for window in self.windows], dtype=np.int64)
+
+    @cached_property
     def scale_columns(self) -> Ints:
         """What the scale of the error is regressed on: recent ones, the clock, and how far the
         first window rose on days of this type."""
@@ -118,8 +124,7 @@ def seen_from(demand: Demand, layout: Layout, origins: Ints) -> Seen:
     level = np.empty(count)
     features = np.empty((count, layout.width))
     edges = np.empty((count, EDGE_FIGURES))
-    firsts = np.array([window.first for window in layout.windows], dtype=np.int64)
-    lasts = np.array([window.last for window in layout.windows], dtype=np.int64)
+    firsts, lasts = layout.bounds
     _fill(
         demand.logs,
         demand.local,

@@ -76,12 +76,12 @@ class WindowForecast:
     floor_reason: str = ""
 
     def __post_init__(self) -> None:
-        figures = (self.median_qps, self.scale, self.floor_qps, self.floor_scale)
-        if not all(math.isfinite(figure) and figure >= 0 for figure in figures):
-            raise ValueError(f"a forecast must be finite and not negative: {self}")
+        for figure in (self.median_qps, self.scale, self.floor_qps, self.floor_scale):
+            if not 0.0 <= figure < math.inf:  # false of NaN too
+                raise ValueError(f"a forecast must be finite and not negative: {self}")
         low = 0.0
         for point in self.quantiles:
-            if not math.isfinite(point.qps) or point.qps < low:
+            if not low <= point.qps < math.inf:
                 raise ValueError(f"quantiles cross, are negative or not finite: {self}")
             low = point.qps
 

@@ -87,6 +87,10 @@ class Track:
         first = max(1, fit_end - (int(lasts.max()) // self._stride + 1) * self._stride)
         room = (capacity - first) // self._stride + 2
         self._origins = first + self._stride * np.arange(room, dtype=np.int64)
+        self._first_origin = first
+        asked = len(self._fitted.windows)
+        hold = [window.first for window in self._windows[:asked] if window.name == "hold"]
+        self._backs = [window.first - hold[0] for window in self._windows[asked:] if hold]
         self._hours = self._local[np.minimum(self._origins - 1, capacity - 1)] // 3600 % 24
         self._firsts = np.array([*(w.first for w in self._windows), self._windows[0].first])
         self._lasts = lasts
@@ -247,8 +251,10 @@ class Track:
             median_qps=self._rate(located[number]) * dip,
             scale=float(scale),
             quantiles=tuple(
-                QuantilePoint(level, max(0.0, float(qps)))
-                for level, qps in zip(LEVELS, upper, strict=True)
+                [
+                    QuantilePoint(level, max(0.0, qps))
+                    for level, qps in zip(LEVELS, upper.tolist(), strict=True)
+                ]
             ),
             floor_qps=self._rate(floor.log),
             floor_scale=floor.scale,
@@ -281,12 +287,11 @@ class Track:
 
     def _expected(self) -> float:
         """What earlier forecasts expected for now, less their own error."""
-        hold = next(w for w in self._fitted.windows if w.name == "hold")
         asked = len(self._fitted.windows)
-        backs = [window.first - hold.first for window in self._windows[asked:]]
-        expected = np.full((1, len(backs)), np.nan)
-        for place, back in enumerate(backs):
-            row = (self._count - back - int(self._origins[0])) // self._stride
+        expected = np.full((1, len(self._backs)), np.nan)
+        passed = self._count - self._first_origin
+        for place, back in enumerate(self._backs):
+            row = (passed - back) // self._stride
             if 0 <= row < self._rows:
                 expected[0, place] = self._located[row, asked + place]
         own_error = self._state[asked:-1, calibration.SLOW]

@@ -382,12 +382,12 @@ def _changes(
 ) -> tuple[ReplicaChange, ...]:
     """When the number asked for changed, whoever changed it."""
     firsts = [next(run) for _, run in groupby(recent, key=attrgetter("current"))]
-    seen = [(past.at, past.current) for past in firsts] + [(now, current)]
-    return tuple(
-        ReplicaChange(at, before, after)
-        for (_, before), (at, after) in pairwise(seen)
-        if before != after
-    )
+    changes = [
+        ReplicaChange(after.at, before.current, after.current) for before, after in pairwise(firsts)
+    ]
+    if firsts and firsts[-1].current != current:
+        changes.append(ReplicaChange(now, firsts[-1].current, current))
+    return tuple(changes)
 
 
 def _floor(at: datetime, step_seconds: int) -> datetime:
