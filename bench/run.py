@@ -1,4 +1,5 @@
-"""`make bench`: run every benchmark in a process of its own and write docs/benchmarks.md."""
+"""`make bench`: run the loop's benchmarks, each in a process of its own, and write their part of
+docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+from bench.parts import set_part
 
 
 def measure(benchmark: str) -> dict[str, float]:
@@ -62,7 +63,7 @@ WEEKS_TEXT = "four weeks of history at one minute"
 
 def main() -> None:
     text = page(measure("one"), measure("thousand"))
-    PAGE.write_text(text)
+    set_part("loop", text)
     print(text)
 
 

@@ -1,0 +1,88 @@
+"""What `bench.audit` measured, as a part of docs/benchmarks.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from bench.parts import set_part
+from bench.run import machine
+
+Found = dict[str, Any]
+TARGETS = {"month": "under 10 s and 1 GiB", "day": ""}
+
+
+def write_part(found: Found) -> None:
+    set_part("audit", "\n".join(_lines(found)))
+
+
+def _lines(found: Found) -> Iterator[str]:
+    yield "## The audit of a large log\n"
+    yield (
+        f"Written by `python -m bench.audit --write` on {datetime.now(UTC):%Y-%m-%d}: {machine()}. "
+        f"One workload, a decision every 5 seconds; a week of real decisions told again for every "
+        f"week, each with its outcome, chained and summed up. Only this process's work is timed; "
+        f"the machine did other work at the same time.\n"
+    )
+    databases = {"SQLite": found.get("sqlite"), "PostgreSQL": found.get("postgresql")}
+    yield from _large({name: one for name, one in databases.items() if one})
+    if "tampering" in found:
+        yield from _tampering(found["tampering"])
+    if "fleet" in found:
+        yield from _fleet(found["fleet"])
+
+
+def _large(databases: dict[str, Found]) -> Iterator[str]:
+    if not databases:
+        return
+    each = list(databases.values())
+    yield _row("", *databases, "target")
+    yield "|" + "---|" * (len(each) + 2)
+    yield _row("decisions in the log", *(f"{one['decisions']:,}" for one in each), "12.6 million")
+    yield _row("size of the log", *(f"{one['gib']:.1f} GiB" for one in each), "")
+    verified = max(one["verified"] for one in each)
+    seconds = (f"{one['verify_seconds']:.0f} s, all equal" for one in each)
+    yield _row(f"`verify` of {verified:,} decisions", *seconds, "all equal")
+    for period in ("day", "month"):
+        told = (f"{one[period]['seconds']} s, {one[period]['peak_gib']} GiB" for one in each)
+        yield _row(f"`report` of a {period}", *told, TARGETS[period])
+    for name in each[0]["live_ms"]:
+        told = (f"{one['live_ms'][name]} ms" for one in each)
+        yield _row(f"live page: {name}", *told, "under 50 ms")
+    yield ""
+    pruned = each[0].get("pruned")
+    if pruned:
+        yield (
+            f"Pruning {pruned:,} decisions of the {next(iter(databases))} log took "
+            f"{each[0]['prune_seconds']:,.0f} s; the slowest query of the live page took "
+            f"{each[0]['live_after_pruning_ms']['slowest run']} ms afterwards.\n"
+        )
+
+
+def _tampering(found: Found) -> Iterator[str]:
+    yield "### Tampering with a log of 100,000 decisions\n"
+    yield _row("what was done to decision 61,803", "what `verify` says", "took")
+    yield "|---|---|---|"
+    for name, one in found.items():
+        yield _row(name, one["found"], f"{one['seconds']:.0f} s")
+    yield ""
+
+
+def _fleet(found: Found) -> Iterator[str]:
+    each = found["decisions"] / found["sum_up_seconds"]
+    report = found["report"]
+    yield "### A thousand workloads\n"
+    yield (
+        f"1,000 workloads for two hours at 5 seconds ({found['decisions']:,} decisions, a "
+        f"84th of a week) on SQLite: summing up from nothing took {found['sum_up_seconds']:.0f} s "
+        f"({each:,.0f} decisions a second; the daemon sums up each minute as it goes), the "
+        f"slowest query of a workload's live page {found['live_ms']['slowest run']} ms, the report "
+        f"of all {report['seconds']} s and {report['peak_gib']} GiB, pruning "
+        f"{found['pruned']:,} decisions {found['prune_seconds']:.0f} s "
+        f"({found['pruned'] / found['prune_seconds']:,.0f} a second)."
+    )
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
