@@ -103,15 +103,35 @@ class WindowForecast:
         return next((point.qps for point in self.quantiles if point.level >= level), highest)
 
 
+NEWEST_SECONDS = 60
+"""What counts as the present rate where headroom is kept over it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """What is kept over the highest rate of so many last seconds; a factor of 0 for nothing."""
+
+    factor: float
+    seconds: int
+    reason: str
+
+
+def spare_of(burst_factor: float, burst_days: int, headroom: float) -> Spare:
+    if burst_factor:
+        return Spare(burst_factor, burst_days * 86_400, "bursts of the last days")
+    return Spare(1.0 + headroom if headroom else 0.0, NEWEST_SECONDS, "headroom for a jump")
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """The knob that keeps a target bad ratio on a workload's own history, and its evidence.
 
     `margin` is in scales of error; `steady` takes the scale's mean instead of its present value,
-    which is dearer in calm and covers more of what comes out of it. Where no margin serves, the
-    fleet is sized for `burst_factor` times the highest rate of the last `burst_days`.
-    `expected_bad_ratio` is the estimate for the choice, from `requests` replayed; `kept` is False
-    where no candidate kept the target.
+    which is dearer in calm and covers more of what comes out of it. `headroom` is the share by
+    which the order lies above the newest minute's highest rate whatever the model says, for jumps
+    that no history held. Where no margin serves, the fleet is sized for `burst_factor` times the
+    highest rate of the last `burst_days`. `expected_bad_ratio` is the estimate for the choice, from
+    `requests` replayed; `kept` is False where no candidate kept the target.
     """
 
     target_bad_ratio: float
@@ -119,9 +139,14 @@ class Calibration:
     steady: bool = False
     burst_factor: float = 0.0
     burst_days: int = 0
+    headroom: float = 0.0
     expected_bad_ratio: float = 0.0
     requests: float = 0.0
     kept: bool = True
+
+    @property
+    def spare(self) -> Spare:
+        return spare_of(self.burst_factor, self.burst_days, self.headroom)
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,10 +272,10 @@ class Track:
         own_error = self._state[-1, calibration.SLOW]
         log, spread = edge_floor(seen, located[:1], scale, certain, own_error)
         edge = Floor(float(log[0]), float(spread[0]), "past days at this time")
-        burst = self._burst()
-        if burst > max(edge.log, located[number]):
-            return Floor(burst, 0.0, "bursts of the last days")
-        return edge
+        spare = self._spare()
+        chosen = self._fitted.calibration
+        margin = 0.0 if chosen is None else max(chosen.margin, 0.0)
+        return spare if spare.log > edge.log + margin * edge.scale else edge
 
     def _event(self, starts_at: datetime, ends_at: datetime, located: float, scale: float) -> Floor:
         """An event of the calendar that is expected to raise demand within the window."""
@@ -297,15 +297,15 @@ class Track:
         own_error = self._state[asked:-1, calibration.SLOW]
         return float(expected_floor(expected, own_error)[0])
 
-    def _burst(self) -> float:
-        """The log rate that bursts of the last days ask for, where the calibration goes by them."""
-        chosen = self._fitted.calibration
-        if chosen is None or not chosen.burst_factor:
-            return -np.inf
-        steps = chosen.burst_days * 86_400 // self._fitted.step_seconds
-        recent = self._logs[max(0, self._count - steps) : self._count]
-        rate = np.exp(np.nanmax(recent)) - self._offset
-        return float(np.log(chosen.burst_factor * rate + self._offset))
+    def _spare(self) -> Floor:
+        """What the calibration keeps for bursts like those of the last days, or for a jump."""
+        spare = self._fitted.calibration and self._fitted.calibration.spare
+        if not spare or not spare.factor:
+            return NO_FLOOR
+        steps = max(1, spare.seconds // self._fitted.step_seconds)
+        highest = float(np.nanmax(self._logs[max(0, self._count - steps) : self._count]))
+        rate = spare.factor * self._rate(highest)
+        return Floor(float(np.log(rate + self._offset)), 0.0, spare.reason)
 
     def _rate(self, log: float) -> float:
         return max(0.0, float(np.exp(log)) - self._offset)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,6 +43,8 @@ from simulator.sweep.results import frontier, optimum_hours
 from simulator.traces.edit import cut, scaled_to_peak
 from simulator.whatif import Finished, Moment, Run, run_all, warmup
 
+FIRST_HEADROOM = 1.2
+"""Over the highest rate of the first cold start, of the fleet that a run finds."""
 BALANCERS = ("p2c", "p2c_local", "round_robin", "random", "least_loaded", "pinned")
 
 
@@ -250,12 +253,11 @@ def _scenario(traffic: TrafficHistory, setting: Setting, warmup_days: float | No
         capacity = setting.profile.capacity_within(_slo(setting))
     except ValueError as error:
         raise BadInputError(f"{error}; --slo sets the objective") from error
-    first = float(traffic.between(starts_at, traffic.end).values[0])
-    replicas = max(1, int(-(-first * 1.2 // capacity))) if first == first else 1  # noqa: PLR0124
+    cold_seconds = setting.cold_start.quantile(0.95)
     fleet = FleetSettings(
         setting.lifecycle,
-        setting.cold_start.quantile(0.95),
-        replicas,
+        cold_seconds,
+        _first_replicas(traffic, starts_at, cold_seconds, capacity),
         dispersion=setting.dispersion,
         seed=setting.seed,
     )
@@ -272,6 +274,17 @@ def _scenario(traffic: TrafficHistory, setting: Setting, warmup_days: float | No
         slo_seconds=_slo(setting),
         retries=setting.retries,
     )
+
+
+def _first_replicas(
+    traffic: TrafficHistory, starts_at: datetime, cold_seconds: float, capacity: float
+) -> int:
+    """What the first cold start needs, and a little more: nothing ordered now could serve it, so
+    that no policy is to blame."""
+    until = starts_at + timedelta(seconds=cold_seconds + traffic.step_seconds)
+    known = traffic.between(starts_at, until).values
+    highest = max((rate for rate in known if math.isfinite(rate)), default=0.0)
+    return max(1, math.ceil(FIRST_HEADROOM * highest / capacity))
 
 
 def _run(name: str, scenario: Scenario, setting: Setting) -> Run:

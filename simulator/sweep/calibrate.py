@@ -7,6 +7,7 @@ the forecaster would have said, and the cheapest one that keeps the target is ta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,7 +16,14 @@ import numpy as np
 from scipy.ndimage import maximum_filter1d
 
 from forecaster.combine import Combined, Rehearsal
-from forecaster.forecast import Calibration, FittedModel, Forecast, Window
+from forecaster.forecast import (
+    Calibration,
+    FittedModel,
+    Forecast,
+    Spare,
+    Window,
+    spare_of,
+)
 from forecaster.history import Floats, TrafficHistory
 from simulator.sweep import loop
 from simulator.sweep.plan import SLICE_SECONDS, Plan, Rows, SweepRun, slices
@@ -23,24 +31,41 @@ from simulator.sweep.plan import SLICE_SECONDS, Plan, Rows, SweepRun, slices
 MARGINS = (-2.0, -1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 14.0,
            20.0, 30.0, 50.0, 100.0)  # fmt: skip
 BURST_DAYS = (1, 3)
-BURST_FACTORS = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5)
+BURST_FACTORS = (0.5, 0.7, 0.85, 1.0, 1.1, 1.2, 1.5)
+HEADROOMS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+HEADROOM_MARGINS = (3.0, 4.0, 6.0)
+LARGEST_STEADY_MARGIN = 20.0
 PRIOR_DAYS = 7.0
 """Days' worth of requests that the prior counts for."""
 PRIOR_LOG10 = (-0.7, -1.1, -1.5, -1.8, -2.1, -2.4, -2.7, -2.9, -3.1, -3.25, -3.4, -3.6, -3.8,
                -4.1, -4.3, -4.6, -4.9, -5.2, -5.5, -6.0)  # fmt: skip
-BURST_PRIOR_LOG10 = (-1.0, -2.0, -2.6, -3.2, -3.8, -4.4)
+BURST_PRIOR_LOG10 = (-1.0, -2.0, -2.6, -3.2, -3.6, -4.0, -4.8)
+JUMP_PRIOR_LOG10, JUMP_POWER = -3.6, 6.0
+"""Requests lost to jumps that no history held, where nothing is kept for them, and how that falls
+with the factor that is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A margin on the present scale of error or on its mean, or a fleet for a share of the highest
-    rate of the last days."""
+    """A margin on the present scale of error or on its mean, with headroom over the present rate or
+    without, or a fleet for a share of the highest rate of the last days."""
 
     margin: float
     steady: bool = False
     burst_factor: float = 0.0
     burst_days: int = 0
+    headroom: float = 0.0
     prior: float = 0.0
+
+    @property
+    def spare(self) -> Spare:
+        return spare_of(self.burst_factor, self.burst_days, self.headroom)
+
+
+def jump_prior(margin: float, headroom: float) -> float:
+    ordinary = PRIOR_LOG10[MARGINS.index(margin)]
+    jumps = JUMP_PRIOR_LOG10 - JUMP_POWER * math.log10(1.0 + headroom)
+    return float(10 ** min(ordinary, jumps))
 
 
 CANDIDATES = (
@@ -48,14 +73,20 @@ CANDIDATES = (
         Candidate(margin, steady, prior=10**prior)
         for steady in (False, True)
         for margin, prior in zip(MARGINS, PRIOR_LOG10, strict=True)
-        if not steady or 2.0 <= margin <= 50.0
+        if not steady or 2.0 <= margin <= LARGEST_STEADY_MARGIN
     ),
     *(
-        Candidate(0.0, False, factor, days, 10**prior)
+        Candidate(0.0, burst_factor=factor, burst_days=days, prior=10**prior)
         for days in BURST_DAYS
         for factor, prior in zip(BURST_FACTORS, BURST_PRIOR_LOG10, strict=True)
     ),
+    *(
+        Candidate(margin, headroom=headroom, prior=jump_prior(margin, headroom))
+        for margin in HEADROOM_MARGINS
+        for headroom in HEADROOMS
+    ),
 )
+SPARE_SECONDS = tuple(sorted({each.spare.seconds for each in CANDIDATES}))
 
 
 def calibrate(rehearsal: Rehearsal, plan: Plan, target: float) -> Calibration:
@@ -114,6 +145,7 @@ def choose(tried: Tried, target: float) -> Calibration:
         steady=candidate.steady,
         burst_factor=candidate.burst_factor,
         burst_days=candidate.burst_days,
+        headroom=candidate.headroom,
         expected_bad_ratio=float(estimate[best]),
         requests=tried.requests,
         kept=bool(keeps.any()),
@@ -134,7 +166,9 @@ def rehearsed(rehearsal: Rehearsal, plan: Plan) -> Tried:
     trusted = np.asarray(np.isfinite(np.hstack([order, hold])).all(axis=1))
     rows: Rows = (np.nan_to_num(order), np.nan_to_num(hold), trusted)
     newest = np.clip(known.astype(np.int64) - 1, 0, len(rates) - 1)
-    highest = {days: rolling_max(rates, days * demand.steps_per_day)[newest] for days in BURST_DAYS}
+    highest = {
+        seconds: _highest(rates, seconds // step, first)[newest] for seconds in SPARE_SECONDS
+    }
     scales = (rehearsal.steady_scale("order"), rehearsal.steady_scale("hold"))
     tallies = np.array([_play(run, rows, scales, highest, each) for each in CANDIDATES])
     a_day = run.requests / (run.ticks * plan.tick_seconds) * 86_400
@@ -151,8 +185,9 @@ def _play(
     order, hold, trusted = rows
     if candidate.steady:
         order, hold = with_scale(order, scales[0]), with_scale(hold, scales[1])
-    if candidate.burst_factor:
-        order = with_burst(order, candidate.burst_factor * highest[candidate.burst_days])
+    spare = candidate.spare
+    if spare.factor:
+        order = with_spare(order, spare.factor * highest[spare.seconds], candidate.margin)
     return run.play(loop.PREDICTIVE, candidate.margin, rows=(order, hold, trusted))
 
 
@@ -161,10 +196,10 @@ def with_scale(window: Floats, scale: float) -> Floats:
     return np.column_stack([window[:, 0], np.full(len(window), scale), window[:, 2:]])
 
 
-def with_burst(order: Floats, burst: Floats) -> Floats:
-    """Rows of the order window whose floor is at least the rate that a burst asks for."""
-    above = burst > np.maximum(order[:, 0], order[:, 2])
-    floor, spread = np.where(above, burst, order[:, 2]), np.where(above, 0.0, order[:, 3])
+def with_spare(order: Floats, spare: Floats, margin: float) -> Floats:
+    """Rows of the order window whose floor asks for at least the rate that is to be spared."""
+    above = spare > order[:, 2] * np.exp(max(margin, 0.0) * order[:, 3])
+    floor, spread = np.where(above, spare, order[:, 2]), np.where(above, 0.0, order[:, 3])
     return np.column_stack([order[:, :2], floor, spread])
 
 
@@ -175,6 +210,15 @@ def bridged(rates: Floats) -> Floats:
 
 
 def rolling_max(values: Floats, steps: int) -> Floats:
-    """The highest of the newest `steps` values, at each place."""
-    highest: Floats = maximum_filter1d(values, steps, origin=(steps - 1) // 2, mode="nearest")
+    """The highest of the newest `steps` values (at least one), at each place."""
+    size = max(1, steps)
+    highest: Floats = maximum_filter1d(values, size, origin=(size - 1) // 2, mode="nearest")
+    return highest
+
+
+def _highest(rates: Floats, steps: int, first: int) -> Floats:
+    """The same for a replay from `first` on: it knows no days before, for which its own first ones
+    stand."""
+    highest, known = rolling_max(rates, steps), first + steps
+    highest[:known] = rates[:known].max()
     return highest

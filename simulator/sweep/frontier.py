@@ -24,14 +24,14 @@ from simulator.pace import pace_of
 from simulator.replay import Scenario
 from simulator.sweep import loop
 from simulator.sweep.calibrate import (
-    BURST_DAYS,
     PRIOR_DAYS,
+    SPARE_SECONDS,
     Tried,
     bridged,
     choose,
     rehearsed,
     rolling_max,
-    with_burst,
+    with_spare,
 )
 from simulator.sweep.plan import Options, Plan, Rows, SweepRun, fluid_pod
 from simulator.sweep.tape import Tape, Walk, record
@@ -41,7 +41,7 @@ SCALE = 1
 """Its place in a row of a tape."""
 DAY_SECONDS = 86_400
 CALIBRATED_DAYS = 28
-TARGETS = (3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
+TARGETS = (3e-2, 1e-2, 5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4, 5e-5, 2e-5, 1e-5, 5e-6)
 UTILIZATIONS = tuple(float(u) for u in np.geomspace(1.1, 0.2, 20).round(3))
 MARGINS = (-2.0, -1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 TARGET_KNOB, MARGIN_KNOB = "targetBadRatio", "margin"
@@ -173,7 +173,8 @@ def walk_of(workload: Workload, interval_seconds: float) -> Walk:
 @dataclass(frozen=True, slots=True, eq=False)
 class Foretold:
     """What our forecaster says along a run, and what each morning's calibration found: `at` is
-    each decision's row of the tape, `highest` the highest rate of the last days at each row."""
+    each decision's row of the tape, `highest` the highest rate of
+    so many last seconds at each row."""
 
     tape: Tape
     at: npt.NDArray[np.int64]
@@ -195,9 +196,10 @@ class Foretold:
             order[row:], hold[row:] = tape.order[row:], tape.hold[row:]
             if chosen.steady:
                 order[row:, SCALE], hold[row:, SCALE] = found.steady_scales
-            if chosen.burst_factor:
-                burst = chosen.burst_factor * self.highest[chosen.burst_days][row:]
-                order[row:] = with_burst(tape.order[row:], burst)
+            spare = chosen.spare
+            if spare.factor:
+                kept = spare.factor * self.highest[spare.seconds][row:]
+                order[row:] = with_spare(tape.order[row:], kept, chosen.margin)
         return margins[self.at], (order[self.at], hold[self.at], tape.trusted[self.at])
 
 
@@ -236,7 +238,7 @@ def _highest(world: World, lag_steps: int) -> dict[int, Floats]:
     first = round(passed) // step
     newest = np.arange(first, len(rates) + 1) - lag_steps - 1
     newest = np.maximum(newest, 0)
-    return {days: rolling_max(rates, days * 86_400 // step)[newest] for days in BURST_DAYS}
+    return {seconds: rolling_max(rates, seconds // step)[newest] for seconds in SPARE_SECONDS}
 
 
 def _calibrated_peer(world: World, plan: Plan, name: str, peer: Peer) -> list[Setting]:

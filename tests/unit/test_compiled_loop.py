@@ -35,7 +35,7 @@ from simulator.lifecycle import Lifecycle, constant_cold_start
 from simulator.pod import PROFILES
 from simulator.replay import Scenario, static_peak
 from simulator.sweep import fleet, loop, rules
-from simulator.sweep.calibrate import rolling_max, with_burst
+from simulator.sweep.calibrate import rolling_max, with_spare
 from simulator.sweep.frontier import TARGETS, World, foretold, plan_of, sweep
 from simulator.sweep.plan import Plan, SweepRun, direction_of, fluid_pod, slices
 from simulator.sweep.tape import Walk
@@ -219,10 +219,12 @@ def test_slices_hold_every_request(step: int) -> None:
     assert slices(rates, step).tolist() == [350.0] * 120
 
 
-def test_a_burst_is_a_floor_without_a_spread() -> None:
-    order = np.array([[100.0, 0.1, 50.0, 0.2], [100.0, 0.1, 300.0, 0.2]])
-    floors = with_burst(order, np.array([200.0, 200.0]))
-    assert floors.tolist() == [[100.0, 0.1, 200.0, 0.0], [100.0, 0.1, 300.0, 0.2]]
+def test_what_is_spared_is_a_floor_unless_an_edge_asks_for_more() -> None:
+    order = np.array([[100.0, 0.1, 50.0, 0.2], [100.0, 0.1, 300.0, 0.2], [100.0, 0.1, 150.0, 0.2]])
+    spared = np.array([200.0, 200.0, 200.0])
+    low, high = [100.0, 0.1, 200.0, 0.0], [100.0, 0.1, 300.0, 0.2]
+    assert with_spare(order, spared, 0.0).tolist() == [low, high, low]
+    assert with_spare(order, spared, 3.0)[2].tolist() == order[2].tolist()
 
 
 def test_decisions_between_two_steps_read_the_newest_step_that_is_known() -> None:

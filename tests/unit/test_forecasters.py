@@ -10,7 +10,14 @@ import pytest
 
 from forecaster.calendar import Calendar, Event
 from forecaster.combine import Combined
-from forecaster.forecast import FittedModel, Forecast, ForecastError, Window, WindowForecast
+from forecaster.forecast import (
+    Calibration,
+    FittedModel,
+    Forecast,
+    ForecastError,
+    Window,
+    WindowForecast,
+)
 from forecaster.history import TrafficHistory
 from forecaster.registry import combined
 from storage import codec
@@ -199,3 +206,57 @@ def test_an_announced_event_is_a_floor_with_its_name() -> None:
     announced = order_of(eventful.predict(fitted, known, known.end))
     assert announced.floor_reason == "launch (x2)"
     assert announced.floor_qps == pytest.approx(2 * without.median_qps, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("calibration", "factor", "seconds"),
+    [
+        (Calibration(1e-4, 0.0, headroom=0.5), 1.5, 60),
+        (Calibration(1e-4, 0.0, burst_factor=1.1, burst_days=1), 1.1, 86_400),
+    ],
+)
+def test_what_a_calibration_spares_is_a_floor_of_the_order(
+    calibration: Calibration, factor: float, seconds: int
+) -> None:
+    history = weeks()
+    model, fitted = fitted_on(history)
+    plain = order_of(model.predict(fitted, history, history.end))
+    order = order_of(
+        combined(Calendar()).predict(replace(fitted, calibration=calibration), history, history.end)
+    )
+    highest = np.nanmax(history.values[-(seconds // history.step_seconds) :])
+    assert order.floor_qps == pytest.approx(factor * highest, rel=1e-6)
+    assert order.floor_reason == calibration.spare.reason
+    assert (order.median_qps, order.scale) == (plain.median_qps, plain.scale)
+
+
+def test_a_window_far_ahead_is_weighed_on_its_own() -> None:
+    """Members for far windows change nothing for near ones, and speak of what they can."""
+    history = weeks(4)
+    far = Window("1h", 60, 61)
+    near = fitted_on(history)[1]
+    model = combined(Calendar())
+    both = model.fit(history, history.end, (*WINDOWS, far))
+    assert [part.windows for part in both.members[2:]] == [(far,)] * len(model.far_members)
+    weights, alone = np.array(both.parameters["weights"]), np.array(near.parameters["weights"])
+    assert weights.shape == (2 + len(model.far_members), len(both.members[0].windows))
+    assert (weights[:2, 0] == alone[:, 0]).all()
+    assert not weights[2:, 0].any()
+    assert weights[2:, 2].any()
+    assert weights.sum(axis=0) == pytest.approx(1.0)
+    said = model.predict(both, history, history.end)
+    assert said.windows[:2] == combined(Calendar()).predict(near, history, history.end).windows
+
+
+def test_a_model_stored_before_weights_went_by_window_says_the_same() -> None:
+    history = weeks()
+    model, fitted = fitted_on(history)
+    older = replace(
+        fitted,
+        parameters={
+            **fitted.parameters,
+            "weights": np.array(fitted.parameters["weights"])[:, 0].tolist(),
+        },
+    )
+    said = combined(Calendar()).predict(older, history, history.end)
+    assert said == model.predict(fitted, history, history.end)

@@ -19,7 +19,7 @@ from simulator.lifecycle import Lifecycle, constant_cold_start
 from simulator.pod import PROFILES, profile_like
 from simulator.replay import Scenario
 from simulator.sweep import loop
-from simulator.sweep.frontier import PEERS, World, plan_of
+from simulator.sweep.frontier import PEERS, TARGETS, World, plan_of
 from simulator.sweep.knobs import turned
 from simulator.sweep.plan import fluid_pod
 from simulator.sweep.trials import DOWN_WINDOWS, Knobs, Played, Trial, candidates, play_all
@@ -179,7 +179,7 @@ def test_reactive_policies_are_tried_over_their_target_and_their_way_down() -> N
 
 def test_ours_is_tried_over_targets_and_margins() -> None:
     names = [name for ((name, _),) in candidates(trial("predictive"))]
-    assert names.count("targetBadRatio") == 8
+    assert names.count("targetBadRatio") == len(TARGETS)
     assert names.count("margin") == 12
 
 
