@@ -201,8 +201,8 @@ def steady_scores(scores: Floats, state: Floats) -> None:
 
 
 def blended(said: Floats, weights: Floats) -> Floats:
-    """Members' log locations, shape (members, origins, windows), averaged by weight; where a member
-    says nothing the others speak for it."""
+    """Members' log locations, shape (members, origins, windows), averaged by their weights, shape
+    (members, windows); where a member says nothing the others speak for it."""
     blend = np.empty(said.shape[1:])
     _blend(said, weights, blend)
     return blend
@@ -217,8 +217,8 @@ def _blend(said, weights, out):  # type: ignore[no-untyped-def]
             for member in range(len(weights)):
                 value = said[member, row, window]
                 if value == value:
-                    total += weights[member] * value
-                    share += weights[member]
+                    total += weights[member, window] * value
+                    share += weights[member, window]
             out[row, window] = total / share if share > 0 else np.nan
 
 

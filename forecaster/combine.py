@@ -29,6 +29,9 @@ from forecaster.forecast import (
 from forecaster.history import Floats, TrafficHistory
 from forecaster.member import Member
 from forecaster.models.direct import Direct, training_origins
+from forecaster.models.double_seasonal import DoubleSeasonal
+from forecaster.models.harmonic import Harmonic
+from forecaster.models.peers.hour_of_week import HourOfWeek
 from forecaster.repair import GAP, repaired
 from forecaster.track import Track
 
@@ -38,6 +41,10 @@ EXPECTATION_SECONDS = (900, 3600, 14_400)
 DISCOUNT_DAYS = 3.0
 NERVOUSNESS = 12.0
 """Members are weighed by loss to the minus this: near to choosing the best."""
+FAR_NERVOUSNESS = 4.0
+"""Of far windows: the week that was held out holds few errors that are independent."""
+FAR_SECONDS = 1800
+"""Windows that begin this far ahead are asked of the far members too, and weighed on their own."""
 OPERATING_LEVEL = 0.95
 
 
@@ -67,7 +74,8 @@ def expectation_windows(windows: Sequence[Window], step_seconds: int) -> tuple[W
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Said:
-    """What a member was fitted to, and what it says of days that it had not seen."""
+    """What a member was fitted to, and what it says of days that it had not seen: a column for
+    every window, NaN where it does not speak of it."""
 
     member: Member
     parameters: Parameters
@@ -139,6 +147,7 @@ class Combined:
 
     calendar: Calendar
     members: Sequence[Member] = (Direct(), Direct(past_days=False))
+    far_members: Sequence[Member] = (DoubleSeasonal(), Harmonic(), HourOfWeek(slot_seconds=300))
     name: str = NAME
     guarded: bool = True
     _track: Track | None = field(default=None, init=False, repr=False)
@@ -166,10 +175,13 @@ class Combined:
         origins = training_origins(demand)
         seen = seen_from(demand, layout_for(step, every), origins)
         said, failures = _ask(self.members, demand, len(windows), origins, seen)
-        peaks = demand.peaks(windows[0], origins)
-        weights = _weights(said, peaks, demand, origins)
+        far = [n for n, window in enumerate(windows) if window.first * step >= FAR_SECONDS]
+        if far:
+            of_far, more = _ask_far(self.far_members, demand, far, origins, seen)
+            said, failures = [*said, *of_far], [*failures, *more]
+        weights = _weights_by_window(said, demand, far, origins, every)
         located = blended(np.stack([each.located for each in said]), weights)
-        skill = _skill(located[:, 0], peaks, demand, origins)
+        skill = _skill(located[:, 0], demand.peaks(windows[0], origins), demand, origins)
         parameters, rehearsal = _calibrated(demand, origins, seen, located, len(windows))
         fitted = FittedModel(
             model=self.name,
@@ -218,7 +230,7 @@ class Combined:
         return track.forecast(history, issued_at)
 
     def _known_members(self, fitted: FittedModel) -> list[tuple[Member, Parameters]]:
-        known = {member.name: member for member in self.members}
+        known = {member.name: member for member in (*self.members, *self.far_members)}
         missing = [part.model for part in fitted.members if part.model not in known]
         if missing:
             raise ForecastError(f"the stored model has members not known here: {missing}")
@@ -233,23 +245,44 @@ def _ask(
     said: list[Said] = []
     failures: list[str] = []
     for member in members:
-        windows = seen.layout.windows[:asked] if said else seen.layout.windows
-        try:
-            if isinstance(member, Direct):
-                parameters, located = member.fit_seen(demand, windows, origins, seen)
-            else:
-                parameters, located = _held_out(member, demand, windows, origins)
-        except ForecastError as error:
-            failures.append(str(error))
-        except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
-            # A library's own failure on odd data must cost the model, never the loop.
-            failures.append(f"{member.name}: {error}")
+        places = range(asked if said else len(seen.layout.windows))
+        found = _fitted(member, demand, places, origins, seen)
+        if isinstance(found, str):
+            failures.append(found)
         else:
-            silent = np.full((len(origins), len(seen.layout.windows) - len(windows)), np.nan)
-            said.append(Said(member, parameters, windows, np.hstack([located, silent])))
+            said.append(found)
     if not said:
         raise ForecastError("; ".join(failures))
     return said, failures
+
+
+def _ask_far(
+    members: Sequence[Member], demand: Demand, far: Sequence[int], origins: Ints, seen: Seen
+) -> tuple[list[Said], list[str]]:
+    """The same of members that speak of far windows only; it is no failure if none can."""
+    found = [_fitted(member, demand, far, origins, seen) for member in members]
+    said = [each for each in found if isinstance(each, Said)]
+    return said, [each for each in found if isinstance(each, str)]
+
+
+def _fitted(
+    member: Member, demand: Demand, places: Sequence[int], origins: Ints, seen: Seen
+) -> Said | str:
+    """One member on the windows at these places, or why it could not be fitted."""
+    windows = tuple(seen.layout.windows[place] for place in places)
+    try:
+        if isinstance(member, Direct):
+            parameters, spoken = member.fit_seen(demand, windows, origins, seen)
+        else:
+            parameters, spoken = _held_out(member, demand, windows, origins)
+    except ForecastError as error:
+        return str(error)
+    except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+        # A library's own failure on odd data must cost the model, never the loop.
+        return f"{member.name}: {error}"
+    located = np.full((len(origins), len(seen.layout.windows)), np.nan)
+    located[:, list(places)] = spoken
+    return Said(member, parameters, windows, located)
 
 
 def _held_out(
@@ -265,18 +298,42 @@ def _held_out(
     return member.fit(demand, windows), located
 
 
-def _weights(said: Sequence[Said], peaks: Floats, demand: Demand, origins: Ints) -> Floats:
-    """By pinball loss at the operating level for the first window, older losses counting less."""
-    if len(said) == 1:
-        return np.ones(1)
-    errors = np.column_stack([peaks - each.located[:, 0] for each in said])
-    rows = np.isfinite(errors).all(axis=1)
-    if not rows.any():
-        return np.asarray(np.eye(len(said))[0], dtype=np.float64)
+def _weights_by_window(
+    said: Sequence[Said],
+    demand: Demand,
+    far: Sequence[int],
+    origins: Ints,
+    windows: Sequence[Window],
+) -> Floats:
+    """Shape (members, windows): of far windows each its own, of the others those of the first."""
+    weights = np.tile(_weights(said, demand, 0, origins, windows)[:, None], len(windows))
+    for place in far:
+        weights[:, place] = _weights(said, demand, place, origins, windows, FAR_NERVOUSNESS)
+    return weights
+
+
+def _weights(
+    said: Sequence[Said],
+    demand: Demand,
+    place: int,
+    origins: Ints,
+    windows: Sequence[Window],
+    nervousness: float = NERVOUSNESS,
+) -> Floats:
+    """By pinball loss at the operating level for one window, older losses counting less; members
+    that say nothing of it get none."""
+    errors = demand.peaks(windows[place], origins)[:, None] - np.column_stack(
+        [each.located[:, place] for each in said]
+    )
+    speak = np.isfinite(errors).any(axis=0)
+    rows = np.isfinite(errors[:, speak]).all(axis=1)
+    if speak.sum() < 2 or not rows.any():
+        return np.asarray(np.eye(len(said))[int(np.argmax(speak))], dtype=np.float64)
     age_days = (origins[-1] - origins[rows]) / demand.steps_per_day
     discount = 0.5 ** (age_days / DISCOUNT_DAYS)
-    losses = np.array([_pinball(errors[rows, m], discount) for m in range(len(said))])
-    weights = (losses / losses.min()) ** -NERVOUSNESS
+    losses = np.array([_pinball(errors[rows, m], discount) for m in np.flatnonzero(speak)])
+    weights = np.zeros(len(said))
+    weights[speak] = (losses / losses.min()) ** -nervousness
     return np.asarray(weights / weights.sum(), dtype=np.float64)
 
 

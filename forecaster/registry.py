@@ -48,4 +48,4 @@ def forecaster(name: str, calendar: Calendar) -> Combined:
     """Ours by the name `combined`, else one member alone; raises KeyError for an unknown name."""
     if name == NAME:
         return combined(calendar)
-    return Combined(calendar, (MEMBERS[name](),), name, guarded=False)
+    return Combined(calendar, (MEMBERS[name](),), (), name, guarded=False)

@@ -36,8 +36,8 @@ SPARE_SECONDS = 90_000
 COMPARED_STEPS = 240
 """Of the newest steps: where these are the same bits, the history is the one followed so far."""
 NEGLIGIBLE = 1e-6
-Learned = list[tuple[Member, Parameters, int]]
-"""Each member with its parameters and the number of windows that it speaks of."""
+Learned = list[tuple[Member, Parameters, list[int]]]
+"""Each member with its parameters and the places of the windows that it speaks of."""
 
 
 class Track:
@@ -55,11 +55,13 @@ class Track:
         self._windows = fitted.members[0].windows
         self._layout = layout_for(fitted.step_seconds, self._windows)
         self._members: Learned = [
-            (member, _arrays(parameters), len(part.windows))
+            (member, _arrays(parameters), [self._windows.index(each) for each in part.windows])
             for (member, parameters), part in zip(members, fitted.members, strict=True)
         ]
         self._offset = float(_array(fitted.parameters["offset"]))
         self._weights = _array(fitted.parameters["weights"])
+        if self._weights.ndim == 1:  # as stored before weights went by window
+            self._weights = np.tile(self._weights[:, None], len(self._windows))
         self._stride = int(_array(fitted.parameters["stride"]))
         self._regression = ScaleRegression(
             *(_array(fitted.parameters[f"scale_{name}"]) for name in calibration.REGRESSION)
@@ -219,15 +221,13 @@ class Track:
         shape = (len(self._members), len(origins), len(self._windows))
         said = np.full(shape, np.nan)
         for place, (member, parameters, spoken) in enumerate(self._members):
-            if self._weights[place] < NEGLIGIBLE:
+            if self._weights[place].max() < NEGLIGIBLE:
                 continue
             if isinstance(member, Direct):
-                said[place, :, :spoken] = member.locate_seen(parameters, seen)
+                said[place][:, spoken] = member.locate_seen(parameters, seen)
             else:
-                windows = self._windows[:spoken]
-                said[place, :, :spoken] = member.locate(
-                    parameters, self._demand(), windows, origins
-                )
+                windows = tuple(self._windows[each] for each in spoken)
+                said[place][:, spoken] = member.locate(parameters, self._demand(), windows, origins)
         return blended(said, self._weights)
 
     def _window(
