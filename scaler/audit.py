@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from math import isfinite
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 import numpy as np
 from sqlalchemy import Engine
@@ -127,17 +128,36 @@ def audit(engine: Engine, period: Period, measured: Measured | None = None) -> A
         found = Comparison(overrides=tuple(people))
         return audit_of(minutes, events, since, until, objective, found)
     judge = Judge(came_in_span(minutes))
-    again = as_it_ran(minutes, judge.seeing(contexts_of(engine, minutes)))
-    if measured is None:
-        measured = _computed(minutes, period, objective, events)
+    coming: AbstractContextManager[Callable[[], Measured]]
+    if measured is not None:
+        given = measured
+        coming = nullcontext(lambda: given)
+    else:
+        coming = _coming(minutes, period, objective, events)
+    with coming as computed:
+        again = as_it_ran(minutes, judge.seeing(contexts_of(engine, minutes)))
+        shown = computed()
     found = Comparison(
-        runs=measured.runs,
-        clairvoyant_pod_hours=measured.clairvoyant_pod_hours,
+        runs=shown.runs,
+        clairvoyant_pod_hours=shown.clairvoyant_pod_hours,
         reproduction=None if again is None else reproduction(minutes, again),
         coverage=judge.coverage,
         overrides=tuple(people),
     )
     return audit_of(minutes, events, since, until, objective, found)
+
+
+@contextmanager
+def _coming(
+    minutes: Minutes, period: Period, objective: Objective, events: tuple[ScaleEvent, ...]
+) -> Iterator[Callable[[], Measured]]:
+    """What `_computed` gives, worked out meanwhile where that is worth a process."""
+    if period.minutes < WORTH_PROCESSES or parent_process() or (os.cpu_count() or 1) < 2:
+        yield lambda: _computed(minutes, period, objective, events)
+        return
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        bare = replace(minutes, contexts=())
+        yield pool.submit(_computed, bare, period, objective, events).result
 
 
 def _computed(

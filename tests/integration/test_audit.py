@@ -313,6 +313,14 @@ def test_many_are_computed_side_by_side_alike(day: Engine, report: AuditReport) 
     assert json.dumps(audit_document(found)) == json.dumps(audit_document(report))
 
 
+def test_a_long_period_is_computed_side_by_side_alike(
+    day: Engine, report: AuditReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scaler.audit.WORTH_PROCESSES", 1)
+    found = audit(day, Period("grammar", MIDNIGHT, UNTIL, price_per_pod_hour=3.0))
+    assert json.dumps(audit_document(found)) == json.dumps(audit_document(report))
+
+
 def test_only_the_first_of_very_many_are_told_whole(report: AuditReport) -> None:
     many = [replace(report, workload=f"w{number:04}", runs=report.runs[:1]) for number in range(40)]
     html = render_fleet([fleet_row(one) for one in many], many)
