@@ -126,7 +126,7 @@ def page(results: list[tuple[Job, Points]], cold_seconds: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--traces", type=Path, required=True)
-    parser.add_argument("--cold-starts", default="180")
+    parser.add_argument("--cold-starts", default="180,30,480")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=PAGE)
     options = parser.parse_args()
