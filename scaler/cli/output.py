@@ -15,11 +15,13 @@ import structlog
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from structlog.typing import EventDict
 
 from forecaster.history import TrafficHistory
 from scaler.ports import StoreError
 from scaler.settings import SettingsError
 from simulator.traces.trace_file import TraceError, read_trace
+from storage.reports.words import printable
 
 BAD_INPUT = 2
 
@@ -107,6 +109,9 @@ def whole_file(path: Path) -> Iterator[TextIO]:
             unfinished.unlink(missing_ok=True)
 
 
+LONGEST_LOGGED = 2_000
+
+
 def configure_logs(level: str) -> None:
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
@@ -118,8 +123,19 @@ def configure_logs(level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _inert,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def _inert(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Texts from elsewhere cannot steer a terminal, forge a line or fill the disk; a traceback
+    keeps its lines."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            lines = value.split("\n") if name == "exception" else [value]
+            event[name] = "\n".join(printable(line, LONGEST_LOGGED) for line in lines)
+    return event

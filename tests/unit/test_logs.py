@@ -1,0 +1,51 @@
+"""What is logged: texts from elsewhere stay on their line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from scaler.cli.output import LONGEST_LOGGED, configure_logs
+
+HOSTILE = "x\x1b[2J\u202egpj\r\nlevel=error\x07"
+
+
+@pytest.fixture(autouse=True)
+def defaults() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_hostile_names_steer_no_terminal_and_forge_no_line(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    configure_logs("info")
+    structlog.get_logger().warning("refused", workload=HOSTILE, label="y" * 1_000_000)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert not set("\u202e\r\x07") & set(told)
+    assert "\x1b[2J" not in told
+    assert "gpj" in told
+    assert len(told) < LONGEST_LOGGED + 500
+
+
+def fail() -> None:
+    raise ValueError(HOSTILE)
+
+
+def test_a_traceback_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs("info")
+    try:
+        fail()
+    except ValueError:
+        structlog.get_logger().exception("failed")
+    logged = json.loads(capsys.readouterr().err)["exception"]
+    assert logged.splitlines()[0].startswith("Traceback")
+    assert "\x1b" not in logged
+    assert "\u202e" not in logged
