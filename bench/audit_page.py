@@ -22,8 +22,9 @@ def _lines(found: Found) -> Iterator[str]:
     yield (
         f"Written by `python -m bench.audit --write` on {datetime.now(UTC):%Y-%m-%d}: {machine()}. "
         f"One workload, a decision every 5 seconds; a week of real decisions told again for every "
-        f"week, each with its outcome, chained and summed up. Only this process's work is timed; "
-        f"the machine did other work at the same time.\n"
+        f"week, each with its outcome, chained and summed up. Times are those of a clock, with "
+        f"other work on the machine now and then; memory is a command's own with that of the "
+        f"largest process that it starts.\n"
     )
     databases = {"SQLite": found.get("sqlite"), "PostgreSQL": found.get("postgresql")}
     yield from _large({name: one for name, one in databases.items() if one})
