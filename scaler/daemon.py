@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from functools import partial
 from types import FrameType
 
@@ -22,6 +21,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from scaler.ports import Clock
 from scaler.rounds import Job, Rounds
 
+POLL_SECONDS = 0.05
 GRACE_SECONDS = 8.0
 """How long a stop waits for the work in hand; what is cut off after it was never half-written,
 since every write to the log and to the target is one transaction."""
@@ -36,6 +36,7 @@ class Daemon:
         self._rounds = rounds
         self._clock = clock
         self._stop = threading.Event()
+        self._in_hand: set[str] = set()
         self._scheduler = BackgroundScheduler(
             timezone="UTC",
             executors={job.name: ThreadPoolExecutor(1) for job in jobs},
@@ -65,7 +66,7 @@ class Daemon:
 
     def _add(self, job: Job) -> None:
         self._scheduler.add_job(
-            partial(self._run_job, job.run),
+            partial(self._run_job, job),
             IntervalTrigger(
                 seconds=job.interval_seconds,
                 start_date=job.next_after(self._clock.now()),
@@ -78,8 +79,13 @@ class Daemon:
             misfire_grace_time=max(1, int(job.interval_seconds)),
         )
 
-    def _run_job(self, run: Callable[[datetime], None]) -> None:
-        run(self._clock.now())
+    def _run_job(self, job: Job) -> None:
+        if not job.repeatable:
+            self._in_hand.add(job.name)
+        try:
+            job.run(self._clock.now())
+        finally:
+            self._in_hand.discard(job.name)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         _log.info("stopping", signal=signal.Signals(number).name)
@@ -89,8 +95,11 @@ class Daemon:
         self._rounds.stop()
         worker = threading.Thread(target=self._scheduler.shutdown, daemon=True)
         worker.start()
-        worker.join(GRACE_SECONDS)
-        return not worker.is_alive()
+        for _ in range(round(GRACE_SECONDS / POLL_SECONDS)):
+            worker.join(POLL_SECONDS)
+            if not (worker.is_alive() and self._in_hand):
+                return True
+        return False
 
 
 def _on_skipped(event: JobEvent) -> None:

@@ -29,12 +29,14 @@ _log = structlog.get_logger("daybreak")
 class Job:
     """Something to do at every whole multiple of an interval since 1970.
 
-    The grid does not depend on when a process was started, so a restarted one keeps to it.
+    The grid does not depend on when a process was started, so a restarted one keeps to it. A stop
+    does not wait for a job that is `repeatable`: what it was working out can be worked out again.
     """
 
     name: str
     interval_seconds: float
     run: Callable[[datetime], None]
+    repeatable: bool = False
 
     def next_after(self, at: datetime) -> datetime:
         passed = math.floor(at.timestamp() / self.interval_seconds)
@@ -83,7 +85,7 @@ class Rounds:
         every minute for models that are due, so that one that failed is tried again soon."""
         refit = partial(self.refit_due, refit_interval_seconds)
         return (
-            Job("refit", min(REFIT_CHECK_SECONDS, refit_interval_seconds), refit),
+            Job("refit", min(REFIT_CHECK_SECONDS, refit_interval_seconds), refit, repeatable=True),
             Job("control", interval_seconds, self.decide_all),
         )
 
