@@ -18,7 +18,7 @@ from forecaster.calendar import Calendar
 from forecaster.calibration import Rates, blended
 from forecaster.demand import Demand, Ints, demand_of, log_offset
 from forecaster.features import Seen, layout_for, seen_from
-from forecaster.floors import edge_floor, expected_floor
+from forecaster.floors import announced_until, edge_floor, expected_floor, rise_floor, steep_rise
 from forecaster.forecast import (
     FittedModel,
     Forecast,
@@ -88,7 +88,8 @@ class Rehearsal:
     """What the forecaster would have said at each row of its history without knowing that day.
 
     Shapes: `located`, `scales` and `means` (the mean error of about a day) are (rows, windows and
-    past days' edges), in log rate; `state` is where they end.
+    past days' edges), in log rate; `state` is where they end. `steep` is what counts as a steep
+    rise in it, in log rate a step.
     """
 
     demand: Demand
@@ -98,6 +99,7 @@ class Rehearsal:
     scales: Floats
     means: Floats
     state: Floats
+    steep: float
 
     def window(self, name: str) -> Floats:
         """A row an origin: median, scale, floor and the floor's scale, rates in requests a
@@ -107,13 +109,28 @@ class Rehearsal:
         located, scale = self.located[:, number], self.scales[:, number]
         floor, spread = np.full(len(located), -np.inf), np.zeros(len(located))
         if name == "order":
-            certain = np.full(len(located), self.state[number, calibration.CERTAIN])
-            floor, spread = edge_floor(self.seen, located, scale, certain, self.means[:, -1])
+            floor, spread = self._edges_and_rises(windows[number], located, scale)
         elif name == "hold":
             floor = expected_floor(*self._expectations(windows[number]))
         offset = self.demand.offset
         median = np.maximum(np.exp(located) - offset, 0.0)
         return np.column_stack([median, scale, np.maximum(np.exp(floor) - offset, 0.0), spread])
+
+    def _edges_and_rises(
+        self, order: Window, located: Floats, scale: Floats
+    ) -> tuple[Floats, Floats]:
+        certain = np.full(len(located), self.state[0, calibration.CERTAIN])
+        edge, spread = edge_floor(self.seen, located, scale, certain, self.means[:, -1])
+        back = -(-order.last // self._stride)
+        announced = np.full(len(located), np.nan)
+        announced[back:] = announced_until(located, scale, edge)[:-back]
+        step = self.demand.step_seconds
+        rise = rise_floor(self.demand.logs, self.origins, step, order.last, self.steep, announced)
+        return np.maximum(edge, rise), np.where(rise > edge, 0.0, spread)
+
+    @property
+    def _stride(self) -> int:
+        return int(self.origins[1] - self.origins[0])
 
     def steady_scale(self, name: str) -> float:
         """The root mean square of a window's scale."""
@@ -124,11 +141,10 @@ class Rehearsal:
     def _expectations(self, hold: Window) -> tuple[Floats, Floats]:
         """What was said earlier of each row's hold window, and its mean error by then."""
         windows = self.seen.layout.windows
-        stride = int(self.origins[1] - self.origins[0])
         expected, means = [], []
         for number, window in enumerate(windows):
             if is_expectation(window):
-                back = -(-(window.first - hold.first) // stride)
+                back = -(-(window.first - hold.first) // self._stride)
                 said = np.full(len(self.origins), np.nan)
                 said[back:] = self.located[: len(said) - back, number]
                 expected.append(said)
@@ -379,12 +395,14 @@ def _calibrated(
     )
     calibration.shape(errors[:, :asked], scales[:, :asked], located[:, :asked], state)
     calibration.steady_scores(errors / scales, state)
+    steep = steep_rise(demand.logs, demand.step_seconds)
     parameters: dict[str, float | str | list[float] | list[list[float]]] = {
         "stride": float(stride),
+        "steep": steep,
         "state": state.tolist(),
         **{f"scale_{name}": getattr(regression, name).tolist() for name in calibration.REGRESSION},
     }
-    rehearsal = Rehearsal(demand, origins, seen, located, scales, means, state)
+    rehearsal = Rehearsal(demand, origins, seen, located, scales, means, state, steep)
     return parameters, rehearsal
 
 

@@ -18,7 +18,17 @@ from forecaster.calendar import Calendar, event_factor
 from forecaster.calibration import LEVELS, ScaleRegression, blended
 from forecaster.demand import Demand, Ints
 from forecaster.features import Seen, layout_for, seen_from
-from forecaster.floors import NO_FLOOR, Floor, edge_floor, expected_floor
+from forecaster.floors import (
+    NEVER_STEEP,
+    NO_FLOOR,
+    RISE_PEAK_SECONDS,
+    RISE_SECONDS,
+    Floor,
+    announced_until,
+    edge_floor,
+    expected_floor,
+    rise_floor,
+)
 from forecaster.forecast import (
     FittedModel,
     Forecast,
@@ -62,6 +72,8 @@ class Track:
         self._weights = _array(fitted.parameters["weights"])
         if self._weights.ndim == 1:  # as stored before weights went by window
             self._weights = np.tile(self._weights[:, None], len(self._windows))
+        # A model stored before rises were looked for has no measure of them.
+        self._steep = float(_array(fitted.parameters.get("steep", NEVER_STEEP)))
         self._stride = int(_array(fitted.parameters["stride"]))
         self._regression = ScaleRegression(
             *(_array(fitted.parameters[f"scale_{name}"]) for name in calibration.REGRESSION)
@@ -268,14 +280,41 @@ class Track:
             return Floor(self._expected(), 0.0, "earlier forecasts expected it")
         if name != "order":
             return NO_FLOOR
-        certain = self._state[number, calibration.CERTAIN]
-        own_error = self._state[-1, calibration.SLOW]
-        log, spread = edge_floor(seen, located[:1], scale, certain, own_error)
+        log, spread = self._edge(seen, located[number], scale)
         edge = Floor(float(log[0]), float(spread[0]), "past days at this time")
+        rise = Floor(self._rise(), 0.0, "a rise that was not announced")
+        floor = rise if rise.log > edge.log else edge
         spare = self._spare()
         chosen = self._fitted.calibration
         margin = 0.0 if chosen is None else max(chosen.margin, 0.0)
-        return spare if spare.log > edge.log + margin * edge.scale else edge
+        return spare if spare.log > floor.log + margin * floor.scale else floor
+
+    def _edge(self, seen: Seen, located: float, scale: float) -> tuple[Floats, Floats]:
+        certain = self._state[0, calibration.CERTAIN]
+        own_error = self._state[-1, calibration.SLOW]
+        return edge_floor(seen, np.array([located]), scale, certain, own_error)
+
+    def _rise(self) -> float:
+        """Where a rise that was not announced leads by the end of the order window."""
+        last, step = self._fitted.windows[0].last, self._fitted.step_seconds
+        nothing_said = np.array([np.nan])
+        if self._risen(4 * RISE_SECONDS // step + 2, last, nothing_said) == -np.inf:
+            return -np.inf  # almost always, and known from a few steps
+        return self._risen(RISE_PEAK_SECONDS // step, last, self._announced(last))
+
+    def _risen(self, steps: int, last: int, announced: Floats) -> float:
+        newest = self._logs[max(0, self._count - steps) : self._count]
+        origin, step = np.array([len(newest)]), self._fitted.step_seconds
+        return float(rise_floor(newest, origin, step, last, self._steep, announced)[0])
+
+    def _announced(self, last: int) -> Floats:
+        """Up to where the forecast whose order window has just ended announced demand."""
+        row = (self._count - self._first_origin - last) // self._stride
+        if not 0 <= row < self._rows:
+            return np.array([np.nan])
+        located, scale = self._located[row, 0], float(self._scales[row, 0])
+        seen = seen_from(self._demand(), self._layout, self._origins[row : row + 1])
+        return announced_until(located, scale, self._edge(seen, located, scale)[0])
 
     def _event(self, starts_at: datetime, ends_at: datetime, located: float, scale: float) -> Floor:
         """An event of the calendar that is expected to raise demand within the window."""

@@ -6,9 +6,19 @@ import numpy as np
 import pytest
 
 from forecaster.calendar import Calendar
+from forecaster.combine import Combined
 from forecaster.demand import Demand, demand_of
 from forecaster.features import MIN_EDGE_DAYS, Seen, layout_for, seen_from
-from forecaster.floors import CERTAINTY, EDGE_DISTRUST, edge_floor, expected_floor
+from forecaster.floors import (
+    CERTAINTY,
+    EDGE_DISTRUST,
+    MOST_RISE,
+    NEVER_STEEP,
+    edge_floor,
+    expected_floor,
+    rise_floor,
+    steep_rise,
+)
 from forecaster.forecast import Window
 from forecaster.history import Floats, TrafficHistory
 from tests.traffic import MONDAY
@@ -109,3 +119,86 @@ def test_expectations_that_were_not_made_expect_nothing() -> None:
     floor = expected_floor(nothing, np.zeros(3))
     assert floor.tolist() == [-np.inf, 4.0]
     assert expected_floor(np.zeros((1, 0)), np.zeros(0)).tolist() == [-np.inf]
+
+
+SLOPE = 0.01
+"""Of log rate in a step of 15 s: 4 % a minute."""
+
+
+def rising(steps: int = 8, flat: int = 400, slope: float = SLOPE) -> Floats:
+    """Log rates that were flat, and have now risen for so many steps of 15 s."""
+    return np.concatenate([np.full(flat, 5.0), 5.0 + slope * np.arange(1, steps + 1)])
+
+
+def risen_to(logs: Floats, steep: float = SLOPE / 2, announced: float = np.nan) -> float:
+    """The floor for a window that ends 14 steps ahead, over the newest half minute's mean."""
+    origin = np.array([len(logs)])
+    floor = rise_floor(logs, origin, 15, 14, steep, np.array([announced]))
+    return float(floor[0] - logs[-2:].mean())
+
+
+def test_a_steep_rise_is_taken_to_go_on_to_the_end_of_the_window() -> None:
+    """From the middle of the newest half minute to the window's end are 14.5 steps."""
+    assert risen_to(rising()) == pytest.approx(14.5 * SLOPE)
+
+
+def test_a_rise_that_was_announced_is_the_forecast_s_business() -> None:
+    logs = rising()
+    present = float(logs[-2:].mean())
+    assert risen_to(logs, announced=present + 1e-9) == -np.inf
+    assert risen_to(logs, announced=present - 1e-9) > 0
+
+
+def test_a_rise_that_this_traffic_often_sees_is_no_floor() -> None:
+    assert risen_to(rising(), steep=SLOPE * 1.01) == -np.inf
+
+
+def test_a_fall_is_no_rise_even_where_traffic_always_falls() -> None:
+    assert risen_to(rising(slope=-SLOPE), steep=-1.0) == -np.inf
+
+
+def test_a_jump_is_not_taken_to_go_on_far_beyond_what_was_seen() -> None:
+    assert risen_to(rising(steps=2, slope=0.5)) == pytest.approx(MOST_RISE)
+
+
+def test_a_return_from_an_outage_may_go_on_to_the_peak_of_the_last_days() -> None:
+    logs = np.concatenate([np.full(100, 5.0), np.full(60, 0.0), 0.2 * np.arange(1, 5)])
+    present = float(logs[-2:].mean())
+    assert risen_to(logs) == pytest.approx(min(5.0 - present, 14.5 * 0.2))
+
+
+def test_a_gap_in_the_newest_minute_is_no_rise() -> None:
+    logs = rising()
+    logs[-3] = np.nan
+    assert risen_to(logs) == -np.inf
+
+
+def test_what_is_steep_is_learned_from_the_history() -> None:
+    rng = np.random.default_rng(0)
+    calm, restless = (5.0 + scale * rng.normal(size=5000) for scale in (0.01, 0.1))
+    assert steep_rise(restless, 15) > 5 * steep_rise(calm, 15) > 0
+    assert steep_rise(np.full(10, np.nan), 15) == NEVER_STEEP
+
+
+def test_a_rise_that_no_day_has_seen_orders_more_than_the_model() -> None:
+    """Days that are alike, then demand that doubles within eight minutes: two minutes in, the
+    floor leads on."""
+    minutes = np.arange(5 * 1440)
+    rng = np.random.default_rng(1)
+    usual = 1_000 + 300 * np.sin(2 * np.pi * minutes / 1440) + rng.normal(0, 2, len(minutes))
+    lifted = np.repeat(usual, 4)
+    surge = np.exp(np.log(2) / 32 * np.arange(1, 9))
+    lifted = np.concatenate([lifted, lifted[-1] * surge])
+    windows = [Window("order", 13, 14), Window("hold", 1, 14)]
+    forecaster = Combined(Calendar())
+    past = TrafficHistory("surge", MONDAY, 15, lifted[:-8])
+    fitted = forecaster.fit(past, past.end, windows)
+    now = TrafficHistory("surge", MONDAY, 15, lifted)
+    order = forecaster.predict(fitted, now, now.end).window("order")
+    assert order is not None
+    assert order.floor_reason == "a rise that was not announced"
+    assert order.floor_qps == pytest.approx(lifted[-1] * 2 ** (14 / 32), rel=0.03)
+    assert order.floor_qps > order.median_qps
+    calm = forecaster.predict(fitted, past, past.end).window("order")
+    assert calm is not None
+    assert calm.floor_reason != order.floor_reason
