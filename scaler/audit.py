@@ -13,6 +13,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from math import isfinite
 from multiprocessing import get_context, parent_process
 
@@ -37,18 +38,27 @@ from storage.reports.audit import (
 )
 from storage.reports.counterfactual import (
     DEFAULT_LEAD_SECONDS,
+    Reproduction,
     as_if,
     as_it_ran,
     reference_settings,
     reproduction,
 )
 from storage.reports.findings import Objective, came_in_span
-from storage.reports.minutes import Minutes, contexts_of, read_minutes
+from storage.reports.minutes import (
+    Minutes,
+    contexts_of,
+    decisions_of,
+    read_minutes,
+    still_whole,
+)
 from storage.reports.timeline import ScaleEvent
 
 DEFAULT_SLO_SECONDS = 1.0
 WORTH_PROCESSES = 8 * 1440
 """Below so many minutes, starting processes takes longer than the work."""
+MOST_DECIDED_AGAIN = 18_000
+"""Decisions taken again one by one to check the comparisons: a day's at one every 5 seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +145,30 @@ def audit(engine: Engine, period: Period, measured: Measured | None = None) -> A
     else:
         coming = _coming(minutes, period, objective, events)
     with coming as computed:
-        again = as_it_ran(minutes, judge.seeing(contexts_of(engine, minutes)))
+        again = _again(engine, minutes, judge.seeing(contexts_of(engine, minutes)))
         shown = computed()
     found = Comparison(
         runs=shown.runs,
         clairvoyant_pod_hours=shown.clairvoyant_pod_hours,
-        reproduction=None if again is None else reproduction(minutes, again),
+        reproduction=again,
         coverage=judge.coverage,
         overrides=tuple(people),
     )
     return audit_of(minutes, events, since, until, objective, found)
+
+
+def _again(
+    engine: Engine, minutes: Minutes, contexts: Iterator[ScalingContext | None]
+) -> Reproduction | None:
+    """The policy that ran, decided again: every decision that the log still holds, of the newest
+    minutes; of all minutes the last decision where it holds none."""
+    whole = still_whole(engine, minutes, MOST_DECIDED_AGAIN)
+    again = as_it_ran(whole, decisions_of(engine, whole)) if len(whole) else None
+    compared = minutes if again is None else whole
+    older = len(minutes) - len(compared)
+    deque(islice(contexts, older), maxlen=0)
+    once_a_minute = as_it_ran(compared, ([one] if one else [] for one in contexts))
+    return None if once_a_minute is None else reproduction(compared, once_a_minute, again)
 
 
 @contextmanager

@@ -3,14 +3,15 @@
 Pure: minutes in, replicas out, decided by the policies' own functions. The world is a simple one:
 a policy decides once a minute on what was observed in it, a replica serves a median cold start
 after it is asked for, and one that is given back is gone at once. How simple it may be is shown by
-deciding again as the policy did that really ran: its GPU-hours must come out as recorded.
+the policy that really ran: each of its decisions is taken again in this world, and its GPU-hours
+must come out as recorded. What deciding only once a minute does to them is told beside that.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -54,32 +55,45 @@ _NO_DATA = Problem(ProblemSource.DEMAND, ProblemKind.NO_DATA, "nothing was recor
 @dataclass(frozen=True, slots=True, eq=False)
 class Counterfactual:
     """A policy's replicas minute by minute; `billed` counts those that start, `desired` is what
-    was asked for at the end of each minute."""
+    was asked for at the end of each minute. `decisions` is how often it decided."""
 
     policy: str
     desired: Floats
     billed: Floats
     ready: Floats
+    decisions: int
 
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """The policy that ran, decided again minute by minute, against what was recorded, in GPU-hours.
+    """The policy that ran, decided again, against what was recorded, in GPU-hours.
 
-    recorded - recomputed = draining + elsewhere + coarseness: replicas that still drained or were
-    more than what was asked for; what was asked for beside the decisions (not applied, or changed
-    by somebody else); and what deciding once a minute leaves out.
+    `decisions` are those of [since, until) that were taken again one by one; 0 where the log holds
+    them no more and only the last one of each minute was. recorded - recomputed = draining +
+    elsewhere + rest: replicas that still drained or were more than what was asked for; what was
+    asked for beside the decisions (not applied, or changed by somebody else); and what this world
+    leaves out, which is when each single replica served and, where `decisions` is 0, what was
+    decided within a minute. `once_a_minute` is what the same policy comes to where it decides as
+    seldom as those that it is compared with.
     """
 
+    since: datetime
+    until: datetime
+    decisions: int
     recorded: float
     recomputed: float
     draining: float
     elsewhere: float
-    coarseness: float
+    rest: float
+    once_a_minute: float
 
     @property
     def difference_ratio(self) -> float:
         return self.recomputed / self.recorded - 1 if self.recorded else 0.0
+
+    @property
+    def once_a_minute_ratio(self) -> float:
+        return self.once_a_minute / self.recorded - 1 if self.recorded else 0.0
 
 
 @dataclass(slots=True)
@@ -134,8 +148,8 @@ class _Fleet:
         return tuple(self._changes)
 
 
-Situation = Callable[[int, _Fleet], ScalingContext | None]
-"""What a policy knows in a minute, by its number and the fleet; None where nobody decided."""
+Situations = Callable[[int, _Fleet], Iterator[ScalingContext]]
+"""What a policy knows at each decision of a minute, by its number and the fleet as it is then."""
 
 
 def reference_settings(minutes: Minutes) -> dict[str, PolicySettings]:
@@ -160,41 +174,48 @@ def as_if(minutes: Minutes, settings: PolicySettings) -> Counterfactual:
     return _replayed(minutes, _observed(minutes, settings), settings)
 
 
-def as_it_ran(minutes: Minutes, contexts: Iterator[ScalingContext | None]) -> Counterfactual | None:
-    """The policy that ran, on its own settings, forecasts and doubts of each minute; None where
-    no context is left."""
-    skipped = 0
-    first = next(contexts, None)
-    while first is None and skipped < len(minutes) - 1:
-        skipped += 1
-        first = next(contexts, None)
-    if first is None:
+def as_it_ran(
+    minutes: Minutes, decided: Iterator[Sequence[ScalingContext]]
+) -> Counterfactual | None:
+    """The policy that ran, on its own settings, forecasts and doubts: every decision of each minute
+    taken again, by what it was made from; None where nothing of that is left."""
+    skipped: list[Sequence[ScalingContext]] = []
+    for contexts in decided:
+        if contexts:
+            break
+        skipped.append(())
+    else:
         return None
-    coming = chain([None] * skipped, [first], contexts)
+    first, coming = contexts[0], chain(skipped, [contexts], decided)
 
-    def situation(_: int, fleet: _Fleet) -> ScalingContext | None:
-        context = next(coming)
-        if context is None:
-            return None
-        changes, now = fleet.changes(context.now), context.now.timestamp()
-        replicas, recent = fleet.replicas(now), tuple(fleet.past)
-        return replace(context, replicas=replicas, recent=recent, changes=changes)
+    def situations(_: int, fleet: _Fleet) -> Iterator[ScalingContext]:
+        for context in next(coming):
+            changes, now = fleet.changes(context.now), context.now.timestamp()
+            replicas, recent = fleet.replicas(now), tuple(fleet.past)
+            yield replace(context, replicas=replicas, recent=recent, changes=changes)
 
-    return _replayed(minutes, situation, first.settings)
+    return _replayed(minutes, situations, first.settings, first)
 
 
-def reproduction(minutes: Minutes, again: Counterfactual) -> Reproduction:
-    """How near the recomputed GPU-hours come to the recorded ones, and what the rest is."""
+def reproduction(
+    minutes: Minutes, once_a_minute: Counterfactual, again: Counterfactual | None
+) -> Reproduction:
+    """How near the recomputed GPU-hours come to the recorded ones, and what the rest is; `again` is
+    the policy that ran, decision by decision, None where these are gone."""
     recorded = minutes.hours(minutes.provisioned)
-    recomputed = minutes.hours(again.billed)
+    recomputed = minutes.hours((again or once_a_minute).billed)
     draining = recorded - minutes.hours(minutes.current)
     elsewhere = minutes.hours(minutes.current) - minutes.hours(_asked(minutes))
     return Reproduction(
+        since=minutes.at(0),
+        until=minutes.at(len(minutes) - 1) + timedelta(seconds=MINUTE),
+        decisions=0 if again is None else again.decisions,
         recorded=recorded,
         recomputed=recomputed,
         draining=draining,
         elsewhere=elsewhere,
-        coarseness=recorded - recomputed - draining - elsewhere,
+        rest=recorded - recomputed - draining - elsewhere,
+        once_a_minute=minutes.hours(once_a_minute.billed),
     )
 
 
@@ -205,39 +226,52 @@ def _asked(minutes: Minutes) -> Floats:
 
 def _fixed(minutes: Minutes, settings: PolicySettings) -> Counterfactual:
     """A fleet that decides the same in every minute needs to be asked once."""
-    situation, fleet = _observed(minutes, settings), _Fleet([], timedelta())
-    context = situation(0, fleet)
-    assert context is not None
+    situations, fleet = _observed(minutes, settings), _Fleet([], timedelta())
+    context = next(situations(0, fleet))
     replicas = np.full(len(minutes), float(decide(context).desired))
-    return Counterfactual(settings.policy, replicas, replicas, replicas)
+    return Counterfactual(settings.policy, replicas, replicas, replicas, 1)
 
 
-def _replayed(minutes: Minutes, situation: Situation, settings: PolicySettings) -> Counterfactual:
+def _replayed(
+    minutes: Minutes,
+    situations: Situations,
+    settings: PolicySettings,
+    first: ScalingContext | None = None,
+) -> Counterfactual:
     """Minute by minute; where nobody decided the fleet stays as it is."""
     desired, billed, ready = (np.zeros(len(minutes)) for _ in range(3))
     memory = max(settings.memory_seconds, POLICIES[settings.policy].memory_seconds)
-    fleet = _first_fleet(minutes, timedelta(seconds=memory))
+    fleet = _first_fleet(minutes, timedelta(seconds=memory), first)
     leads = np.nan_to_num(minutes.lead_seconds, nan=DEFAULT_LEAD_SECONDS).tolist()
+    decisions = 0
     for index, begins in enumerate(minutes.time.tolist()):
-        before = len(fleet.ready_at)
-        context = situation(index, fleet)
-        if context is not None:
+        sizes = []
+        for context in situations(index, fleet):
+            before = len(fleet.ready_at)
             decision = decide(context)
             fleet.remember(context, decision)
             fleet.scale(decision.desired, context.now.timestamp() + leads[index])
+            sizes.append((before + len(fleet.ready_at)) / 2)
+        decisions += len(sizes)
         desired[index] = len(fleet.ready_at)
-        billed[index] = (before + len(fleet.ready_at)) / 2
+        billed[index] = sum(sizes) / len(sizes) if sizes else desired[index]
         ready[index] = fleet.serving(begins + MINUTE / 2)
-    return Counterfactual(settings.policy, desired, billed, ready)
+    return Counterfactual(settings.policy, desired, billed, ready, decisions)
 
 
-def _first_fleet(minutes: Minutes, memory: timedelta) -> _Fleet:
-    """What ran in the first minute, all of it ready."""
+def _first_fleet(minutes: Minutes, memory: timedelta, first: ScalingContext | None) -> _Fleet:
+    """What ran in the first minute, with what a first decision remembers; without one, all of it
+    is ready."""
     replicas = round(float(minutes.current[0]))
-    return _Fleet([float(minutes.time[0]) - 1] * replicas, memory)
+    served = float(minutes.time[0]) - 1
+    if first is None:
+        return _Fleet([served] * replicas, memory)
+    starting = sorted(at.timestamp() for at in first.replicas.starting)[:replicas]
+    ready_at = [served] * (replicas - len(starting)) + starting
+    return _Fleet(ready_at, memory, deque(first.recent), deque(first.changes))
 
 
-def _observed(minutes: Minutes, settings: PolicySettings) -> Situation:
+def _observed(minutes: Minutes, settings: PolicySettings) -> Situations:
     """Each minute as a policy would have seen it.
 
     Requests in flight are demand times the usual time that one takes, so that they do not tell
@@ -249,12 +283,12 @@ def _observed(minutes: Minutes, settings: PolicySettings) -> Situation:
     lead_time = LeadTime(lead, lead)
     demands = minutes.demand_qps.tolist()
 
-    def situation(index: int, fleet: _Fleet) -> ScalingContext:
+    def situations(index: int, fleet: _Fleet) -> Iterator[ScalingContext]:
         now, demand = minutes.at(index), demands[index]
         known = isfinite(demand)
         seen = Observation(now, demand, demand * in_flight, 0.0) if known else Observation(now)
         changes = fleet.changes(now)
-        return ScalingContext(
+        yield ScalingContext(
             workload=minutes.workload,
             now=now,
             interval_seconds=INTERVAL_SECONDS,
@@ -268,7 +302,7 @@ def _observed(minutes: Minutes, settings: PolicySettings) -> Situation:
             problems=() if known else (_NO_DATA,),
         )
 
-    return situation
+    return situations
 
 
 def _usual(column: Floats, otherwise: float) -> float:

@@ -153,7 +153,12 @@ def _reproduction(report: AuditReport) -> dict[str, Any] | None:
     found = report.reproduction
     if found is None:
         return None
-    return asdict(found) | {"difference_ratio": found.difference_ratio}
+    ratios = {
+        "difference_ratio": found.difference_ratio,
+        "once_a_minute_ratio": found.once_a_minute_ratio,
+    }
+    document: dict[str, Any] = plain(asdict(found) | ratios)
+    return document
 
 
 def _forecast(report: AuditReport) -> dict[str, Any] | None:

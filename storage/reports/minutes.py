@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import groupby
+from math import inf
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, select
 
 from forecaster.history import Floats
 from policies.context import ScalingContext
@@ -25,6 +27,10 @@ from storage.database import reading
 MINUTE = 60.0
 UNKNOWN_GAP_SECONDS = 900.0
 """After so long without a decision, nobody knows what ran: it is not counted as GPU-hours."""
+PAGE = 1000
+"""Decisions read at once."""
+
+_decision = schema.decision.c
 
 FIGURES = (
     "decisions",
@@ -125,6 +131,17 @@ class Minutes:
         """Replica-hours of a count over the minutes."""
         return float((replicas * self.held_seconds).sum()) / 3600
 
+    def newest(self, count: int) -> Minutes:
+        """The last so many of them."""
+        if count >= len(self):
+            return self
+        columns = {
+            one.name: getattr(self, one.name)[len(self) - count :]
+            for one in fields(self)
+            if one.name != "workload" and getattr(self, one.name) is not None
+        }
+        return replace(self, **columns)
+
     @property
     def reason_counts(self) -> Counter[str]:
         total: Counter[str] = Counter()
@@ -143,20 +160,75 @@ def read_minutes(engine: Engine, workload: str, since: datetime, until: datetime
 def contexts_of(engine: Engine, minutes: Minutes) -> Iterator[ScalingContext | None]:
     """The context of each minute's last decision in turn, without its past; None where one is not
     there or cannot be read. All of a month at once would fill the memory."""
-    digests = {digest for _, digest in minutes.contexts}
-    table = schema.policy_settings.c
-    query = select(table.digest, table.payload).where(table.digest.in_(digests))
     with reading(engine) as connection:
-        settings = {row.digest: row.payload for row in connection.execute(query)}
+        settings = _settings(connection, {digest for _, digest in minutes.contexts})
     for stored, digest in minutes.contexts:
         yield _context(stored, settings.get(digest))
 
 
-def _context(stored: bytes | None, settings: str | None) -> ScalingContext | None:
+def still_whole(engine: Engine, minutes: Minutes, most: int) -> Minutes:
+    """The newest of the minutes, of which the log still holds every decision, `most` at most."""
+    begins, ends = _span(minutes)
+    query = (
+        select(_decision.at)
+        .where(_decision.workload == minutes.workload, _decision.at >= begins, _decision.at < ends)
+        .order_by(_decision.at)
+        .limit(1)
+    )
+    with reading(engine) as connection:
+        first: datetime | None = connection.execute(query).scalar()
+    if first is None:
+        return minutes.newest(0)
+    held = len(minutes) - int(np.searchsorted(minutes.time, rollups.minute_of(first).timestamp()))
+    newest_first = np.cumsum(minutes.decisions[::-1])
+    return minutes.newest(min(held, int(np.searchsorted(newest_first, most, side="right"))))
+
+
+def decisions_of(engine: Engine, minutes: Minutes) -> Iterator[list[ScalingContext]]:
+    """What each minute's decisions were made from, minute by minute; those that cannot be read are
+    left out. Only the first one of all has its past: whoever decides again makes a new one."""
+    begins, ends = _span(minutes)
+    query = (
+        select(_decision.at, _decision.context, schema.policy_settings.c.payload)
+        .join(schema.policy_settings)
+        .where(_decision.workload == minutes.workload, _decision.at >= begins, _decision.at < ends)
+        .order_by(_decision.at, _decision.id)
+        .execution_options(yield_per=PAGE)
+    )
+    past = True
+    with reading(engine) as connection:
+        rows = connection.execute(query)
+        by_minute = groupby(rows, lambda row: rollups.minute_of(row.at).timestamp())
+        minute, group = next(by_minute, (inf, iter(())))
+        for begin in minutes.time.tolist():
+            while minute < begin:
+                minute, group = next(by_minute, (inf, iter(())))
+            found: list[ScalingContext] = []
+            for row in group if minute == begin else ():
+                context = _context(row.context, row.payload, past)
+                if context is not None:
+                    past = False
+                    found.append(context)
+            yield found
+
+
+def _span(minutes: Minutes) -> tuple[datetime, datetime]:
+    return minutes.at(0), minutes.at(len(minutes) - 1) + rollups.MINUTE
+
+
+def _settings(connection: Connection, digests: set[str]) -> dict[str, str]:
+    table = schema.policy_settings.c
+    query = select(table.digest, table.payload).where(table.digest.in_(digests))
+    return {row.digest: row.payload for row in connection.execute(query)}
+
+
+def _context(
+    stored: bytes | None, settings: str | None, past: bool = False
+) -> ScalingContext | None:
     if stored is None or settings is None:
         return None
     try:
-        return codec.decode_context(codec.unpack(stored), settings)
+        return codec.decode_context(codec.unpack(stored), settings, past)
     except ValueError:
         return None
 

@@ -56,6 +56,7 @@ _pages.filters.update(
     clock=summary.clock,
     burn=summary.burn,
     reproduction_sentence=summary.reproduction_sentence,
+    method_sentence=summary.method_sentence,
     budget_sentence=summary.budget_sentence,
     duration=summary.duration,
     reason_words=words.reason_words,

@@ -6,7 +6,7 @@ Pure: an AuditReport in, text out. Knows how numbers are written for people; kno
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -240,22 +240,50 @@ def budget_sentence(found: Compliance) -> str:
 
 def reproduction_sentence(found: Reproduction) -> str:
     """Whether the comparisons can be trusted: the policy that ran, computed the same way."""
-    parts = [
-        f"{signed_hours(amount)} {what}"
-        for amount, what in (
-            (found.draining, "in replicas that still drained or were more than was asked for"),
-            (found.elsewhere, "that were asked for beside the decisions"),
-            (found.coarseness, "that deciding once a minute leaves out"),
-        )
-        if abs(amount) >= 0.05
-    ]
-    apart = abs(found.difference_ratio)
-    near = signed_share(found.difference_ratio) if apart >= 0.0005 else "less than 0.1 % apart"
-    text = (
-        f"Check: decided again from the log, minute by minute, the policy that ran comes to "
-        f"{count(found.recomputed)} GPU-hours where {count(found.recorded)} were recorded, {near}."
+    how = (
+        f"each of the {found.decisions:,} decisions of {_clocks(found)} was taken again from what "
+        f"it had seen, on a fleet whose replicas serve a median cold start after they are asked "
+        f"for and are gone at once. It comes"
+        if found.decisions
+        else f"the policy that ran, decided again by the last decision of each minute of "
+        f"{_clocks(found)}, comes"
     )
-    return text + (f" The difference in GPU-hours: {'; '.join(parts)}." if parts else "")
+    parts = "; ".join(
+        f"{signed_hours(amount)} {what}" for amount, what in _unlike(found) if abs(amount) >= 0.05
+    )
+    return (
+        f"Check: {how} to {count(found.recomputed)} GPU-hours where {count(found.recorded)} were "
+        f"recorded, {_apart(found.difference_ratio)}."
+        + (f" The difference in GPU-hours: {parts}." if parts else "")
+    )
+
+
+def _unlike(found: Reproduction) -> Iterator[tuple[float, str]]:
+    """What makes the recorded fleet differ from the one computed, in GPU-hours."""
+    yield found.draining, "in replicas that still drained or were more than was asked for"
+    yield found.elsewhere, "that were asked for beside the decisions"
+    rest = "from replicas that served sooner or later than the median cold start"
+    yield found.rest, rest if found.decisions else "that deciding once a minute leaves out"
+
+
+def method_sentence(found: Reproduction) -> str:
+    """How the other policies' figures were computed, and how far off that may be."""
+    text = "The other policies decide once a minute on the demand that was recorded"
+    if not found.decisions:
+        return f"{text}, in the same way."
+    return (
+        f"{text}; deciding so, the policy that ran would come to "
+        f"{count(found.once_a_minute)} GPU-hours, {_apart(found.once_a_minute_ratio)}. "
+        f"Differences between policies that are no larger than this say nothing."
+    )
+
+
+def _clocks(found: Reproduction) -> str:
+    return f"{clock(found.since)} to {clock(found.until)}"
+
+
+def _apart(ratio: float) -> str:
+    return signed_share(ratio) if abs(ratio) >= 0.0005 else "less than 0.1 % apart"
 
 
 def signed_hours(hours: float) -> str:

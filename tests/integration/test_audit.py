@@ -61,7 +61,7 @@ def test_the_policy_that_ran_is_reproduced_within_a_percent(report: AuditReport)
     found = report.reproduction
     assert found is not None
     assert abs(found.difference_ratio) < 0.01
-    parts = found.draining + found.elsewhere + found.coarseness
+    parts = found.draining + found.elsewhere + found.rest
     assert found.recorded - found.recomputed == pytest.approx(parts)
     assert found.recorded == report.runs[0].pod_hours
 
@@ -83,7 +83,7 @@ def test_what_others_changed_is_told_apart(tmp_path: Path) -> None:
     assert found.recorded == pytest.approx(20.0)
     assert found.difference_ratio < -0.3
     assert found.elsewhere == pytest.approx(found.recorded - found.recomputed, rel=0.02)
-    assert abs(found.coarseness) < 0.15
+    assert abs(found.rest) < 0.15
 
 
 def test_the_waterfall_adds_up(report: AuditReport) -> None:

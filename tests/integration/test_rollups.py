@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from shutil import copyfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -199,9 +200,10 @@ def test_a_long_line_is_read_by_the_minute(log: Engine, monkeypatch: pytest.Monk
 # Retention
 
 
-def document(engine: Engine) -> str:
+def document(engine: Engine) -> dict[str, Any]:
     found = audit(engine, Period("grammar", MIDNIGHT, MIDNIGHT + timedelta(hours=6)))
-    return json.dumps(audit_document(found))
+    told: dict[str, Any] = json.loads(json.dumps(audit_document(found)))
+    return told
 
 
 def test_a_report_tells_the_same_after_pruning(log: Engine) -> None:
@@ -210,7 +212,12 @@ def test_a_report_tells_the_same_after_pruning(log: Engine) -> None:
     found = prune(log, HOUR, on_progress=shares.append)
     assert (found.decisions, found.minutes) == (897 + 119, 0)
     assert shares[-1] == 1.0
-    assert document(log) == before
+    after = document(log)
+    # Only the check of the comparisons goes by single decisions: it says how many are left.
+    checks = [told.pop("reproduction") for told in (before, after)]
+    assert after == before
+    assert [check["decisions"] for check in checks] == [1080, 183]
+    assert all(abs(check["difference_ratio"]) < 0.01 for check in checks)
     line = timeline.timeline(log, "grammar", MIDNIGHT, UNTIL)
     assert len(line) == 360
     outage = timeline.problem_periods(line)[0]
