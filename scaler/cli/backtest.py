@@ -33,6 +33,7 @@ from scaler.cli.output import (
     BadInputError,
     JsonOption,
     configure_logs,
+    output_option,
     trace_from,
     write_json,
     write_text,
@@ -73,7 +74,9 @@ def backtest(
         Path | None, typer.Option(help="CSV of filled stretches (trace,start,end): not scored.")
     ] = None,
     json_out: JsonOption = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with pictures here.")] = None,
+    html: Annotated[
+        Path | None, output_option(help_text="Write a page with pictures here.")
+    ] = None,
 ) -> None:
     """Forecast a trace, or your own history, as it went by: error, coverage, speed of each model.
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine
 
-from scaler.cli.output import DatabaseOption, configure_logs, write_text
+from scaler.cli.output import DatabaseOption, configure_logs, output_option, write_text
 from scaler.clock import Pace
 from scaler.demo.report import LABELS, audit_report
 from scaler.demo.screen import DemoScreen
@@ -34,7 +34,7 @@ def demo(
     ] = 1440.0,
     days: Annotated[int, typer.Option(help="Days to serve.", min=1, max=14)] = 1,
     port: Annotated[int, typer.Option(help="Port of the live page.", min=0, max=65535)] = 9464,
-    report: Annotated[Path, typer.Option(help="Where the report goes.")] = Path(
+    report: Annotated[Path, output_option(help_text="Where the report goes.")] = Path(
         "daybreak-demo-report.html"
     ),
     headless: Annotated[

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import structlog
 import typer
@@ -20,6 +20,7 @@ from structlog.typing import EventDict
 from forecaster.history import TrafficHistory
 from scaler.ports import StoreError
 from scaler.settings import SettingsError
+from simulator.traces import whole_file as whole
 from simulator.traces.trace_file import TraceError, read_trace
 from storage.reports.words import printable
 
@@ -28,14 +29,31 @@ BAD_INPUT = 2
 ConfigOption = Annotated[
     Path, typer.Option("--config", help="Settings file (YAML).", dir_okay=False)
 ]
-JsonOption = Annotated[
-    str | None, typer.Option("--json", help="Write JSON to this file, or - for standard output.")
-]
 DatabaseOption = Annotated[str | None, typer.Option("--database", help="Database URL.")]
 
 
 class BadInputError(Exception):
     """Options that do not go together, or name what is not there."""
+
+
+def output_option(*names: str, help_text: str) -> Any:
+    """An option that names a file to write; whether it can be written is found out before the work
+    begins, since the work may take an hour."""
+    return typer.Option(*names, help=help_text, callback=_require_writable)
+
+
+def _require_writable(parameter: typer.CallbackParam, given: Any) -> Any:
+    if given is not None and str(given) != "-":
+        why = whole.why_unwritable(Path(given))
+        if why is not None:
+            raise BadInputError(f"{parameter.opts[0]}: cannot write {given}: {why}")
+    return given
+
+
+JsonOption = Annotated[
+    str | None,
+    output_option("--json", help_text="Write JSON to this file, or - for standard output."),
+]
 
 
 @contextlib.contextmanager
@@ -97,16 +115,11 @@ def write_text(path: Path, text: str) -> None:
 def whole_file(path: Path) -> Iterator[TextIO]:
     """A file that is there only once everything is in it; raises BadInputError where it cannot be
     written."""
-    unfinished = path.with_name(path.name + ".part")
     try:
-        with unfinished.open("w", encoding="utf-8") as file:
+        with whole.whole_file(path) as file:
             yield file
-        unfinished.replace(path)
     except OSError as error:
         raise BadInputError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
 
 
 LONGEST_LOGGED = 2_000

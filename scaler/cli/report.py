@@ -20,6 +20,7 @@ from scaler.cli.output import (
     DatabaseOption,
     JsonOption,
     iso_time,
+    output_option,
     progress_bar,
     whole_file,
     write_json,
@@ -62,9 +63,9 @@ def report(
     price: Annotated[
         float | None, typer.Option(help="Of a replica for an hour, in any currency.", min=0)
     ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write one HTML file.")] = None,
+    html: Annotated[Path | None, output_option(help_text="Write one HTML file.")] = None,
     json_out: JsonOption = None,
-    csv: Annotated[Path | None, typer.Option(help="Write every minute as CSV.")] = None,
+    csv: Annotated[Path | None, output_option(help_text="Write every minute as CSV.")] = None,
 ) -> None:
     """Audit a period: objective and error budget, cost and regret, what other policies would have
     cost, how good the forecast was, every change and every doubt.

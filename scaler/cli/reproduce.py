@@ -10,7 +10,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from scaler.cli.output import JsonOption, configure_logs, write_json, write_text
+from scaler.cli.output import (
+    JsonOption,
+    configure_logs,
+    output_option,
+    write_json,
+    write_text,
+)
 from simulator.report import render_rows
 from simulator.seed import Row
 from simulator.seed import reproduce as reproduce_seed
@@ -26,7 +32,7 @@ def _group() -> None:
 @reproduce.command()
 def seed(
     json_out: JsonOption = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page here.")] = None,
+    html: Annotated[Path | None, output_option(help_text="Write a page here.")] = None,
 ) -> None:
     """The seed case: 200,000 requests a second on H100 pods, in one table.
 

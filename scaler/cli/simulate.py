@@ -23,6 +23,7 @@ from scaler.cli.output import (
     BadInputError,
     JsonOption,
     configure_logs,
+    output_option,
     trace_from,
     write_json,
     write_text,
@@ -130,7 +131,7 @@ def simulate(
         typer.Option(help="With --sweep: peers get our targets, calibrated by the same replay."),
     ] = False,
     json_out: JsonOption = None,
-    html: Annotated[Path | None, typer.Option(help="Write a report here.")] = None,
+    html: Annotated[Path | None, output_option(help_text="Write a report here.")] = None,
     fail_on_slo: Annotated[
         bool,
         typer.Option(

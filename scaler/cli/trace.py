@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 from forecaster.history import TrafficHistory
-from scaler.cli.output import BadInputError, JsonOption, trace_from, write_json
+from scaler.cli.output import BadInputError, JsonOption, output_option, trace_from, write_json
 from simulator.traces import edit
 from simulator.traces.generate import Diurnal, generate
 from simulator.traces.importers import IMPORTERS
@@ -19,7 +19,7 @@ from simulator.traces.trace_file import write_trace
 
 trace = typer.Typer(help="Traces: import, generate, edit, describe.", no_args_is_help=True)
 
-OutOption = Annotated[Path, typer.Option("--out", help="Trace CSV to write.")]
+OutOption = Annotated[Path, output_option("--out", help_text="Trace CSV to write.")]
 TraceArgument = Annotated[Path, typer.Argument(help="Trace CSV.")]
 
 

@@ -23,6 +23,7 @@ from scaler.cli.output import (
     BadInputError,
     JsonOption,
     configure_logs,
+    output_option,
     progress_bar,
     trace_from,
     write_json,
@@ -88,7 +89,9 @@ def tune(
     cold_start: Annotated[float, typer.Option(help="With --trace: seconds.", min=0)] = 180.0,
     seed: Annotated[int, typer.Option(help="Of arrivals and of the bootstrap.", min=0)] = 0,
     workers: Annotated[int, typer.Option(help="Runs at once; 0 is one a core.", min=0)] = 0,
-    out: Annotated[Path | None, typer.Option(help="Write a settings file here (YAML).")] = None,
+    out: Annotated[
+        Path | None, output_option(help_text="Write a settings file here (YAML).")
+    ] = None,
     json_out: JsonOption = None,
 ) -> None:
     """Find the cheapest settings of a policy that keep a bad ratio on your own history.

@@ -16,6 +16,7 @@ from typing import TextIO
 import numpy as np
 
 from forecaster.history import TrafficHistory
+from simulator.traces.whole_file import whole_file
 
 MAX_STEPS = 20_000_000
 """Two thirds of a year in seconds; more is a mistake, and would not fit in memory."""
@@ -41,18 +42,15 @@ def read_trace(path: Path, on_progress: OnProgress = lambda _: None) -> TrafficH
 
 def write_trace(trace: TrafficHistory, path: Path) -> None:
     """Whole or not at all; raises TraceError where the file cannot be written."""
-    unfinished = path.with_name(path.name + ".part")
     try:
-        with unfinished.open("w", encoding="utf-8") as file:
+        with whole_file(path) as file:
             file.write("timestamp,qps\n")
             at = trace.start
             for value in trace.values.tolist():
                 rate = "" if math.isnan(value) else repr(value)
                 file.write(f"{at:%Y-%m-%dT%H:%M:%SZ},{rate}\n")
                 at += trace.step
-        unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise TraceError(f"{path}: cannot be written: {error.strerror}") from error
 
 
