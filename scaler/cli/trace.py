@@ -11,7 +11,14 @@ import numpy as np
 import typer
 
 from forecaster.history import TrafficHistory
-from scaler.cli.output import BadInputError, JsonOption, output_option, trace_from, write_json
+from scaler.cli.output import (
+    BadInputError,
+    JsonOption,
+    output_option,
+    progress_bar,
+    trace_from,
+    write_json,
+)
 from simulator.traces import edit
 from simulator.traces.generate import Diurnal, generate
 from simulator.traces.importers import IMPORTERS
@@ -30,13 +37,15 @@ def import_trace(
     out: OutOption,
     step_seconds: Annotated[int, typer.Option(help="Step of the trace.", min=1, max=86_400)] = 60,
 ) -> None:
-    """Turn a request log or a Prometheus range into a trace.
+    """Turn a request log or a Prometheus range into a trace; a log may be larger than memory.
 
     Example: daybreak trace import requests.csv --kind burstgpt --out trace.csv
     """
     if kind not in IMPORTERS:
         raise BadInputError(f"--kind: expected one of {', '.join(IMPORTERS)}, got {kind!r}")
-    write_trace(IMPORTERS[kind](source, step_seconds), out)
+    with progress_bar(f"reading {source.name}", transient=True) as on_progress:
+        found = IMPORTERS[kind](source, step_seconds, on_progress)
+    write_trace(found, out)
 
 
 @trace.command("generate")
