@@ -30,10 +30,11 @@ LOGS = {WC98: import_wc98, AZURE: import_azure_llm, BURSTGPT: import_burstgpt}
 
 
 def some_seconds(start: int) -> list[int]:
-    """Half an hour of requests, a little out of order, as merged logs are."""
+    """Half an hour of requests, as merged logs are: out of order, and one much too late."""
     rng = np.random.Generator(np.random.Philox(5))
     found = np.sort(rng.integers(0, 1800, 600)) + rng.integers(-40, 40, 600)
-    return [int(start + max(0, second)) for second in found]
+    seconds = [int(start + second) for second in found]
+    return [*seconds[:400], start - 600, *seconds[400:]]
 
 
 def as_wc98(seconds: list[int]) -> bytes:
@@ -57,7 +58,7 @@ def as_burstgpt(seconds: list[int]) -> bytes:
 FORMS = {
     WC98: (as_wc98, KICK_OFF),
     AZURE: (as_azure, round(datetime(2023, 11, 16, 18, tzinfo=UTC).timestamp())),
-    BURSTGPT: (as_burstgpt, 5),
+    BURSTGPT: (as_burstgpt, 605),
 }
 
 
