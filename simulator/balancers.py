@@ -46,6 +46,9 @@ class Balancer:
             raise ValueError(f"churn_per_second is a share, not {self.churn_per_second:g}")
 
 
+USUAL_BALANCER = Balancer()
+
+
 def balancer(name: str) -> Balancer:
     """The balancer of that name with its usual parameters; raises ValueError for another name."""
     names = {item.value for item in Balancing}

@@ -11,9 +11,10 @@ from policies.decision import Reason
 from scaler.loop import ControlLoop, Ports, TickResult
 from scaler.rounds import Failure, Rounds
 from scaler.settings import Workload
+from simulator.balancers import USUAL_BALANCER, Balancer
 from simulator.clock import VirtualClock, run_jobs
 from simulator.engines.engine import NO_RETRIES, Engine, Retries
-from simulator.engines.registry import ENGINES
+from simulator.engines.registry import ENGINES, EngineSettings
 from simulator.fleet import FleetSettings, SimulatedFleet
 from simulator.forecasters import forecaster_for
 from simulator.pod import PodProfile
@@ -29,7 +30,10 @@ PROGRESS_STEP = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What happens to the fleet, whoever scales it: same arrivals and cold starts for all."""
+    """What happens to the fleet, whoever scales it: same arrivals and cold starts for all.
+
+    With a `scale` above 1 the exact engine simulates one pod in so many; the fleet keeps all.
+    """
 
     traffic: TrafficHistory
     starts_at: datetime
@@ -37,22 +41,18 @@ class Scenario:
     fleet: FleetSettings
     profile: PodProfile
     engine: str = "fluid"
-    balancer: str = "p2c"
+    balancer: Balancer = USUAL_BALANCER
     slo_seconds: float = 1.0
     retries: Retries = NO_RETRIES
+    scale: int = 1
 
     def new_fleet(self) -> SimulatedFleet:
-        new_engine = ENGINES[self.engine]
+        settings = EngineSettings(
+            self.fleet.seed, self.balancer, self.slo_seconds, self.retries, self.scale
+        )
 
         def make_engine(rates: Floats) -> Engine:
-            return new_engine(
-                self.profile,
-                rates,
-                self.fleet.seed,
-                self.balancer,
-                self.slo_seconds,
-                self.retries,
-            )
+            return ENGINES[self.engine](self.profile, rates, settings)
 
         return SimulatedFleet(self.traffic, self.starts_at, self.fleet, make_engine)
 

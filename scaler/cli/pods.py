@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from scaler.cli.output import BadInputError
+from simulator.balancers import Balancer
 from simulator.engines.engine import Retries
 from simulator.engines.exact import ExactEngine, ExactSettings, most_pods, slot_within
 from simulator.engines.exact_fleet import MAX_PODS
+from simulator.engines.scaled import FEWEST_PODS
 from simulator.lifecycle import Lifecycle
 from simulator.pod import PROFILES, PodProfile
 from simulator.pod_file import load_pod_profile
@@ -35,7 +37,7 @@ def chosen_profile(text: str, timeout: float | None, max_waiting: int | None) ->
     return replace(profile, **{key: value for key, value in asked.items() if value is not None})
 
 
-def check_exact(profile: PodProfile, life: Lifecycle, balancer: str, retries: Retries) -> None:
+def check_exact(profile: PodProfile, life: Lifecycle, balancer: Balancer, retries: Retries) -> None:
     """Raises BadInputError where the exact engine cannot simulate such pods."""
     try:
         slot = slot_within(profile.t0_seconds)
@@ -49,12 +51,38 @@ def check_exact(profile: PodProfile, life: Lifecycle, balancer: str, retries: Re
         raise BadInputError(f"--engine exact: {error}; --engine fluid may do") from error
 
 
-def check_room(profile: PodProfile, max_replicas: int) -> None:
-    """Raises BadInputError where so many pods do not fit the exact engine."""
-    room = min(MAX_PODS, most_pods(profile, slot_within(profile.t0_seconds)))
+def check_room(profile: PodProfile, max_replicas: int, scale: int) -> None:
+    """Raises BadInputError where so many pods do not fit the exact engine at that scale."""
+    room = scale * min(MAX_PODS, most_pods(profile, slot_within(profile.t0_seconds)))
     if max_replicas > room:
         raise BadInputError(
             f"--engine exact: has room for {room} pods with outputs of up to "
             f"{profile.outputs.max()} tokens and a timeout of {profile.timeout_seconds:g} s, but "
-            f"maxReplicas is {max_replicas}; use --engine fluid or a shorter --timeout"
+            f"maxReplicas is {max_replicas}; use --engine fluid, a shorter --timeout or a larger "
+            "--scale"
         )
+
+
+def checked_scale(scale: int, engine: str) -> int:
+    """Raises BadInputError where an engine cannot simulate one pod in so many."""
+    if scale > 1 and engine != "exact":
+        raise BadInputError(f"--scale: the {engine} engine needs no scale; got {scale}")
+    return scale
+
+
+def scale_warning(scale: int, fewest_ready: float, life: Lifecycle) -> str | None:
+    """What to say where too few pods were simulated for the result to be relied on."""
+    simulated = fewest_ready / scale
+    if scale == 1:
+        return None
+    if simulated < FEWEST_PODS:
+        return (
+            f"--scale {scale}: the fleet fell to {fewest_ready:.0f} pods, of which "
+            f"{simulated:.1f} were simulated; below {FEWEST_PODS} the result is too rough"
+        )
+    if 0 < life.slow_ratio * simulated < 1:
+        return (
+            f"--scale {scale}: {life.slow_ratio:g} of {simulated:.1f} simulated pods is less than "
+            "one; slow pods are missing from the result at times"
+        )
+    return None

@@ -28,9 +28,11 @@ from scaler.cli.output import (
     write_json,
     write_text,
 )
-from scaler.cli.pods import check_exact, check_room, chosen_profile
+from scaler.cli.pods import check_exact, check_room, checked_scale, chosen_profile, scale_warning
 from scaler.cli.sweep import Swept, frontier_table, keeps_slo, processes, sweep_all
 from scaler.settings import Workload, load_settings
+from simulator.balancers import Balancer
+from simulator.balancers import balancer as balancer_of
 from simulator.engines.engine import Retries
 from simulator.engines.registry import ENGINES
 from simulator.fleet import FleetSettings
@@ -56,7 +58,8 @@ class Setting:
     profile: PodProfile
     lifecycle: Lifecycle
     engine: str
-    balancer: str
+    scale: int
+    balancer: Balancer
     dispersion: float
     retries: Retries
     seed: int
@@ -82,6 +85,16 @@ def simulate(
     peak_qps: Annotated[float | None, typer.Option(help="Scale the trace to this peak.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file: its first workload.")] = None,
     engine: Annotated[str, typer.Option(help="exact or fluid.")] = "exact",
+    scale: Annotated[
+        int,
+        typer.Option(
+            help="Simulate one pod in so many, with its share of the traffic; policies see the "
+            "whole fleet. For sweeps and CI, never for the final verdict on an "
+            "under-provisioned ramp, and never with fewer than about "
+            "10 pods simulated.",
+            min=1,
+        ),
+    ] = 1,
     slo: Annotated[
         float | None, typer.Option(help="P99 objective in seconds, instead of the settings'.")
     ] = None,
@@ -156,6 +169,7 @@ def simulate(
             crashes_per_pod_hour=crashes_per_pod_hour,
         ),
         engine=_one_of("engine", engine, ENGINES),
+        scale=checked_scale(scale, engine),
         balancer=_balancer(balancer, engine),
         dispersion=dispersion,
         retries=Retries(retry_ratio, retry_delay),
@@ -171,11 +185,13 @@ def simulate(
     place = Place(workers or os.cpu_count() or 1, cluster)
     if sweep:
         swept = _swept(scenario, runs, calibrate_peers, place)
+        _warn(setting, min(each.fewest_ready for each in swept))
         _show_sweep(swept, scenario, setting, json_out, html)
         if fail_on_slo and not all(keeps_slo(each.points) for each in swept):
             raise typer.Exit(1)
         return
     finished = _finished(scenario, runs, place)
+    _warn(setting, min(float(run.card.ready_by_minute.min()) for run in finished))
     document = results_document(scenario, finished, _shown_settings(setting))
     if json_out is not None:
         write_json(document, json_out)
@@ -185,6 +201,12 @@ def simulate(
         Console().print(_table(finished))
     if fail_on_slo and any(run.card.minutes_p99_over_slo for run in finished):
         raise typer.Exit(1)
+
+
+def _warn(setting: Setting, fewest_ready: float) -> None:
+    warning = scale_warning(setting.scale, fewest_ready, setting.lifecycle)
+    if warning is not None:
+        typer.echo(f"daybreak: {warning}", err=True)
 
 
 def _finished(scenario: Scenario, runs: list[Run], place: Place) -> list[Finished]:
@@ -274,6 +296,7 @@ def _scenario(traffic: TrafficHistory, setting: Setting, warmup_days: float | No
         balancer=setting.balancer,
         slo_seconds=_slo(setting),
         retries=setting.retries,
+        scale=setting.scale,
     )
 
 
@@ -317,7 +340,7 @@ def _run(name: str, scenario: Scenario, setting: Setting) -> Run:
     interval = pace_of(name, setting.interval_seconds).interval_seconds
     workload = Workload.model_validate(document)
     if setting.engine == "exact":
-        check_room(setting.profile, workload.max_replicas)
+        check_room(setting.profile, workload.max_replicas, setting.scale)
     return Run(workload, interval)
 
 
@@ -360,10 +383,10 @@ def _cold_start(text: str) -> ColdStart:
     return constant_cold_start(seconds)
 
 
-def _balancer(name: str, engine: str) -> str:
+def _balancer(name: str, engine: str) -> Balancer:
     if engine == "fluid" and name != "p2c":
         raise BadInputError("--balancer: the fluid engine knows no single pods; use --engine exact")
-    return _one_of("balancer", name, BALANCERS)
+    return balancer_of(_one_of("balancer", name, BALANCERS))
 
 
 def _one_of(option: str, name: str, known: Any) -> str:
@@ -385,7 +408,8 @@ def _time(option: str, text: str | None) -> datetime | None:
 def _shown_settings(setting: Setting) -> dict[str, Any]:
     return {
         "engine": setting.engine,
-        "balancer": setting.balancer,
+        "scale": setting.scale,
+        "balancer": setting.balancer.balancing.value,
         "pod_profile": setting.profile.name,
         "cold_start_p50_seconds": setting.cold_start.quantile(0.5),
         "cold_start_p95_seconds": setting.cold_start.quantile(0.95),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
@@ -26,10 +27,12 @@ from simulator.whatif import Run, quiet_logs, run_one
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """One policy's settings: their entries in the results and their points."""
+    """One policy's settings: their entries in the results, their points, and the fewest pods that
+    were ready in a minute of any, where that is known."""
 
     entries: list[dict[str, Any]]
     points: list[Point]
+    fewest_ready: float = math.inf
 
 
 Part = Callable[[], Swept]
@@ -78,6 +81,7 @@ def _joined(parts: Sequence[Swept]) -> Swept:
     return Swept(
         [entry for part in parts for entry in part.entries],
         [point for part in parts for point in part.points],
+        min(part.fewest_ready for part in parts),
     )
 
 
@@ -105,7 +109,8 @@ def _full(scenario: Scenario, run: Run, knob: str, value: float) -> Swept:
     done = run_one(scenario, Run(turned(run.workload, {knob: value}), run.interval_seconds))
     named = {"name": knob, "value": value} if knob else None
     entry = {**policy_entry(done), "knob": named}
-    return Swept([entry], [results.point_of(done.card, knob, value)])
+    fewest = float(done.card.ready_by_minute.min())
+    return Swept([entry], [results.point_of(done.card, knob, value)], fewest)
 
 
 def keeps_slo(points: Sequence[Point]) -> bool:

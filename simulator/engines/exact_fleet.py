@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from forecaster.history import Floats
+from simulator.balancers import Balancer
 from simulator.engines.engine import NO_RETRIES, Minutes, Retries, Seconds
 from simulator.engines.exact import ExactEngine, ExactSettings, most_pods, slot_within
-from simulator.engines.histogram import TICK_SECONDS, edges, quantile, ticks_of
+from simulator.engines.histogram import TICK_SECONDS, WIDTH, Counts, edges, quantile, ticks_of
 from simulator.pod import PodProfile
 
 MAX_PODS = 4_000
@@ -24,7 +25,7 @@ class ExactFleetEngine:
         profile: PodProfile,
         rates: Floats,
         seed: int,
-        balancer: str,
+        balancer: Balancer | str,
         slo_seconds: float,
         retries: Retries = NO_RETRIES,
     ) -> None:
@@ -63,9 +64,10 @@ class ExactFleetEngine:
         if pod not in self._gone or pod in self._exact.draining:
             self._exact.crash(pod)
 
-    def advance(self, seconds: int) -> None:
+    def advance(self, seconds: int, share: float = 1.0) -> None:
+        """These pods get a share of the traffic that the engine was made for."""
         clock = self._exact.clock
-        self._exact.advance(self._rates[clock : clock + seconds])
+        self._exact.advance(self._rates[clock : clock + seconds] * share)
 
     def finish(self) -> None:
         """What is still under way after the last second is neither served nor failed."""
@@ -101,15 +103,27 @@ class ExactFleetEngine:
             p99=np.array([exact.quantile(0.99, minute) for minute in range(whole)]),
         )
 
-    def slower_shares(self, seconds: Floats) -> Floats:
-        counts = self._exact.histograms.sum(axis=0, dtype=np.int64)
+    def slower_shares(self, seconds: Floats, weights: Floats | None = None) -> Floats:
+        """`weights` says how many times the requests of each minute begun count: once without."""
+        counts = self._counts(weights)
         limits = edges(ticks_of(self._slo_seconds)) * TICK_SECONDS
         below = np.interp(
             seconds, limits, np.concatenate([[0], np.cumsum(counts[: len(limits) - 1])])
         )
         return np.asarray(1.0 - below / max(1, int(counts.sum())), dtype=np.float64)
 
-    def quantiles(self, levels: tuple[float, ...]) -> tuple[float, ...]:
-        counts = self._exact.histograms.sum(axis=0, dtype=np.int64)
+    def quantiles(
+        self, levels: tuple[float, ...], weights: Floats | None = None
+    ) -> tuple[float, ...]:
+        """Weights as those of `slower_shares`."""
+        counts = self._counts(weights)
         objective = ticks_of(self._slo_seconds)
         return tuple(quantile(counts, level, objective) for level in levels)
+
+    def _counts(self, weights: Floats | None) -> Counts:
+        if weights is None:
+            return np.asarray(self._exact.histograms.sum(axis=0, dtype=np.int64))
+        counts = np.zeros(WIDTH)
+        for weight, row in zip(weights, self._exact.histograms, strict=True):
+            counts += weight * row
+        return np.rint(counts).astype(np.int64)

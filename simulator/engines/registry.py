@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from forecaster.history import Floats
-from simulator.engines.engine import Engine, Retries
+from simulator.balancers import USUAL_BALANCER, Balancer
+from simulator.engines.engine import NO_RETRIES, Engine, Retries
 from simulator.engines.exact_fleet import ExactFleetEngine
 from simulator.engines.fluid import FluidEngine
+from simulator.engines.scaled import ScaledEngine
 from simulator.pod import PodProfile
 
-NewEngine = Callable[[PodProfile, Floats, int, str, float, Retries], Engine]
-"""From a profile, the mean rate of each second, a seed, a balancer's name, the objective and what
-becomes of lost requests."""
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What an engine is told beside its pods and rates; one pod in `scale` is simulated."""
+
+    seed: int = 0
+    balancer: Balancer = USUAL_BALANCER
+    slo_seconds: float = 1.0
+    retries: Retries = NO_RETRIES
+    scale: int = 1
 
 
-def _fluid(
-    profile: PodProfile,
-    rates: Floats,
-    seed: int,
-    _balancer: str,
-    _slo_seconds: float,
-    retries: Retries,
-) -> Engine:
-    return FluidEngine(profile, rates, seed, retries)
+NewEngine = Callable[[PodProfile, Floats, EngineSettings], Engine]
+"""From a profile and the mean rate of each second."""
 
 
-ENGINES: dict[str, NewEngine] = {"exact": ExactFleetEngine, "fluid": _fluid}
+def _exact(profile: PodProfile, rates: Floats, settings: EngineSettings) -> Engine:
+    engine = ExactFleetEngine(
+        profile,
+        rates,
+        settings.seed,
+        settings.balancer,
+        settings.slo_seconds,
+        settings.retries,
+    )
+    return engine if settings.scale == 1 else ScaledEngine(engine, rates, settings.scale)
+
+
+def _fluid(profile: PodProfile, rates: Floats, settings: EngineSettings) -> Engine:
+    return FluidEngine(profile, rates, settings.seed, settings.retries)
+
+
+ENGINES: dict[str, NewEngine] = {"exact": _exact, "fluid": _fluid}

@@ -129,6 +129,26 @@ def test_what_the_exact_engine_cannot_hold_is_told(trace: Path) -> None:
     assert "--engine exact: has room for 64 pods" in ended.stderr
 
 
+def test_one_pod_in_ten_is_simulated_and_a_fleet_too_small_for_it_is_told(trace: Path) -> None:
+    part = ("--start", "2026-03-02", "--end", "2026-03-03", "--policy", "static", "--json", "-")
+    ended = run("simulate", "--trace", str(trace), *part, "--scale", "10")
+    assert ended.returncode == 0
+    found = json.loads(ended.stdout)
+    assert found["settings"]["scale"] == 10
+    fluid = results(trace, *part[:-2])["policies"][0]
+    scaled = found["policies"][0]
+    assert scaled["pod_hours"] == fluid["pod_hours"]
+    assert scaled["requests"] == pytest.approx(fluid["requests"], rel=1e-3)
+    assert scaled["latency_seconds"]["p99"] == pytest.approx(
+        fluid["latency_seconds"]["p99"], rel=0.05
+    )
+    assert "daybreak: --scale 10: the fleet fell to " in ended.stderr
+    assert "below 10 the result is too rough" in ended.stderr
+    ended = run("simulate", "--trace", str(trace), *part, "--peak-qps", "200000", "--scale", "10")
+    assert ended.returncode == 0
+    assert ended.stderr == ""
+
+
 def test_a_missed_objective_fails_a_pipeline_when_asked(trace: Path) -> None:
     slow = ("--cold-start", "3600", "--policy", "asymmetric_concurrency")
     assert simulate(trace, *slow).returncode == 0
@@ -139,6 +159,8 @@ def test_a_missed_objective_fails_a_pipeline_when_asked(trace: Path) -> None:
     ("arguments", "expected"),
     [
         (("--policy", "magic"), "'magic' is not a policy; there are "),
+        (("--scale", "10"), "--scale: the fluid engine needs no scale; got 10"),
+        (("--scale", "0"), "Invalid value for '--scale'"),
         (("--engine", "warp"), "--engine: expected one of"),
         (("--pod-profile", "tpu"), "--pod-profile: expected one of h100-1200"),
         (("--pod-profile", "tpu.yaml"), "tpu.yaml: cannot be read"),
