@@ -25,6 +25,7 @@ from simulator.engines.layout import (
     ARRIVED,
     CONTROL,
     COUNT_SHIFT,
+    HELD,
     I64,
     IDLE,
     LANES,
@@ -39,6 +40,7 @@ from simulator.engines.layout import (
     SPEED_SHIFT,
     TABLE,
     Clients,
+    Gate,
     Minutes,
     Model,
     Places,
@@ -182,6 +184,11 @@ class ExactEngine:
         return int(self._state.places.outstanding[place] >> COUNT_SHIFT)
 
     @property
+    def held(self) -> int:
+        """Requests that wait at the gateway."""
+        return int(self._state.control[HELD])
+
+    @property
     def clock(self) -> int:
         """Seconds simulated."""
         return int(self._state.control[SECOND])
@@ -217,6 +224,7 @@ class ExactEngine:
         """
         alive = int(self._state.control[ALIVE])
         in_flight = sum(int(settle(self._state, place, False)) for place in range(alive))
+        in_flight += self.held
         self._in_flight = in_flight
         ended = int(self.requests.sum())
         born = self.total_arrivals + self.total_retries
@@ -494,7 +502,8 @@ def _model(
         raise ValueError("retries need a ratio from 0 to 1 and a delay of at least a second")
     ring = _ring_length(outputs)
     same_input = bool(inputs.min() == inputs.max())
-    waiting = settings.max_waiting
+    waiting, gateway = settings.max_waiting, routed.gateway
+    held = None if gateway is None else gateway.max_waiting
     return Model(
         t0=t0,
         t1=round(profile.t1_seconds / NANOSECOND),
@@ -510,6 +519,9 @@ def _model(
         retry_permille=round(1000 * settings.retry_ratio),
         retry_delay=settings.retry_delay_seconds,
         balancer=NUMBERS[routed.balancing],
+        pod_limit=0 if gateway is None else gateway.pod_limit or batch,
+        gateway_waiting=IDLE if held is None else held,
+        arrival_sums=gateway is not None or routed.balancing is Balancing.LEAST_LOADED,
         seed=seed,
         lanes=np.uint64(LANES),
         ring=np.uint64(ring),
@@ -576,6 +588,7 @@ def _state(model: Model, routed: Balancer, rows: int) -> State:
             finish_head=np.full(rows * steps if local else 1, -1, dtype=np.int64),
             node_free=_zeros(1),
         ),
+        gate=Gate(*(_zeros(queue if model.pod_limit else 1) for _ in range(2))),
         returning=_zeros(model.retry_delay + 1),
         control=_zeros(CONTROL),
     )

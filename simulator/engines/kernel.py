@@ -19,6 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.engines.compiled import compiled, inlined
+from simulator.engines.gateway import dispatch
 from simulator.engines.histogram import WIDTH, bucket_of
 from simulator.engines.layout import (
     ACTIVE,
@@ -30,9 +31,9 @@ from simulator.engines.layout import (
     COUNT_SHIFT,
     CREDIT,
     HEAD,
+    HELD,
     IDLE,
     LANES,
-    LEAST_LOADED,
     LINE,
     LOST,
     MAX_ARRIVALS,
@@ -90,7 +91,9 @@ def advance(state: State, seconds: Whole) -> None:
             count: Whole = fresh
             if again > 0:
                 count += again * (i + 1) // pace - again * i // pace
-            if control[ACTIVE] > 0:
+            if model.pod_limit > 0:
+                dispatch(state, slot, count, control[ACTIVE])
+            elif control[ACTIVE] > 0:
                 route(state, slot, count, control[ACTIVE])
             else:
                 state.minutes.failed[second // 60] += count
@@ -116,7 +119,7 @@ def _sent_again(state: State, second: Whole) -> Whole:
 def _close_second(state: State, second: Whole, arrived: Whole) -> None:
     """Note what is seen at the end of a second; each minute, record what idle pods still hold."""
     model, control, seconds, line = state.model, state.control, state.seconds, state.pods.line
-    running, waiting = 0, 0
+    running, waiting = 0, control[HELD]
     for position in range(control[ALIVE]):
         own = state.places.row[position] * LINE
         running += line[own + RUNNING]
@@ -197,8 +200,8 @@ def _run_block(state: State, first: Whole, last: Whole) -> None:  # noqa: PLR091
         if line[own + _WAITING] == 0 and room == arrived and tokens <= model.spare - running:
             taken = np.uint64(arrived)
             begin, end = line[own + _BEFORE], at
-            if model.balancer == LEAST_LOADED and arrived > 0:
-                begin, end = _around_mean(begin, end, pods.arrival_sum[row] // arrived)
+            if model.arrival_sums and arrived > 0:
+                begin, end = _around_mean(begin, end, begin + pods.arrival_sum[row] // arrived)
                 pods.arrival_sum[row] = 0
             pods.cohort[cell] = _even_cohort(end, begin, taken, model.front_end)
         else:
@@ -251,7 +254,7 @@ def _spread(
 
 @inlined
 def _around_mean(begin: Whole, end: Whole, mean: Whole) -> tuple[Whole, Whole]:
-    """The widest interval around the mean arrival that lies within the step."""
+    """The widest interval around the mean arrival that lies within the step, if the mean does."""
     half = max(0, min(mean - begin, end - mean))
     return mean - half, mean + half
 
@@ -343,14 +346,16 @@ def _admit_limited(
     size = len(counts) // len(pods.key)
     ring, mask = row * size, size - 1
     step, head, tail = line[own + STEP], line[own + HEAD], line[own + TAIL]
-    pods.arrival_sum[row] = 0
     waiting = line[own + WAITING] + arrived
     if arrived > 0:
         # A low-discrepancy point in the step, so that successive cohorts cover it evenly.
         fraction = np.int64((np.uint64(step) * GOLDEN) >> _S40)
         counts[ring + (tail & mask)] = arrived
         since[ring + (tail & mask)] = at - (((at - line[own + BEFORE]) * fraction) >> 24)
+        if model.pod_limit > 0:
+            since[ring + (tail & mask)] = line[own + BEFORE] + pods.arrival_sum[row] // arrived
         tail += 1
+    pods.arrival_sum[row] = 0
     gone = 0
     while head < tail and at - since[ring + (head & mask)] > model.timeout:
         count = counts[ring + (head & mask)]

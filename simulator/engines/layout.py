@@ -49,9 +49,10 @@ BLOCK = 64
 MAX_ARRIVALS = 1 << 16
 TABLE = 4096
 
-# Words of `control`; LOST and CREDIT (thousandths) are what retries are made from.
-SECOND, ACTIVE, ALIVE, LOST, CREDIT, ARRIVED, RETRIED = range(7)
-CONTROL = 7
+# Words of `control`; LOST and CREDIT (thousandths) are what retries are made from, HELD are the
+# requests at the gateway, in the cohorts from GATE_HEAD to GATE_TAIL.
+SECOND, ACTIVE, ALIVE, LOST, CREDIT, ARRIVED, RETRIED, HELD, GATE_HEAD, GATE_TAIL = range(10)
+CONTROL = 10
 
 # Balancers as numbers; the names are in `simulator.balancers`.
 P2C, P2C_LOCAL, ROUND_ROBIN, RANDOM, LEAST_LOADED, PINNED = range(6)
@@ -62,7 +63,8 @@ class Model(NamedTuple):
 
     `ring` is the length of a pod's rings in steps. `input` is every request's, and `spare` the
     token budget that admission may take without looking at single requests: none where their
-    inputs differ.
+    inputs differ. `pod_limit` is the gateway's, 0 without one. `arrival_sums` says whether those
+    of the pods are kept.
     """
 
     t0: int
@@ -79,6 +81,9 @@ class Model(NamedTuple):
     retry_permille: int
     retry_delay: int
     balancer: int
+    pod_limit: int
+    gateway_waiting: int
+    arrival_sums: bool
     seed: np.uint64
     lanes: np.uint64
     ring: np.uint64
@@ -94,8 +99,8 @@ class Pods(NamedTuple):
 
     A cohort is first arrival << 32 | spacing << 16 | count, the arrival in ticks and earlier by
     the front-end term. The waiting ring holds cohorts not yet admitted. `admitted` counts the
-    requests that have left the queue, where inputs differ. `arrival_sum` adds up the arrival times
-    since the last boundary, for the one balancer that needs them.
+    requests that have left the queue, where inputs differ. `arrival_sum` adds up the arrivals since
+    the last boundary, as times after it, where they are not evenly spread.
     """
 
     line: I64
@@ -170,6 +175,13 @@ class Clients(NamedTuple):
     node_free: I64
 
 
+class Gate(NamedTuple):
+    """The gateway's queue, a ring of cohorts: requests, and the time at which they arrived."""
+
+    requests: I64
+    since: I64
+
+
 class State(NamedTuple):
     """All of it. `returning` holds the requests that are sent again, by second, as a ring."""
 
@@ -180,5 +192,6 @@ class State(NamedTuple):
     seconds: Seconds
     scratch: Scratch
     clients: Clients
+    gate: Gate
     returning: I64
     control: I64

@@ -2,8 +2,8 @@
 
 Simple on purpose: every request is an object of its own, a pod counts down the tokens of each
 request at each step, and the next event is found by looking at all pods. All chance is an
-argument: arrival times, lengths and two uniform numbers a request. It knows no drain, no crash
-and no retry.
+argument: arrival times, lengths and two uniform numbers a request. It knows a gateway's queue, but
+no drain, no crash and no retry.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from simulator.engines.routing import NUMBERS
 from simulator.pod import PodProfile
 
 NEVER = np.inf
+# Words of the gateway's queue.
+HEAD, TAIL = range(2)
 
 
 class Requests(NamedTuple):
@@ -41,6 +43,7 @@ class _Rules(NamedTuple):
     budget: int
     timeout: float
     balancing: int
+    pod_limit: int
 
 
 class _Fleet(NamedTuple):
@@ -58,6 +61,8 @@ class _Fleet(NamedTuple):
     connection: I64
     speed: F64
     finished: F64
+    gate: I64
+    open: I64
 
 
 def reference_latencies(
@@ -81,6 +86,7 @@ def reference_latencies(
         profile.token_budget,
         profile.timeout_seconds,
         NUMBERS[routed.balancing],
+        0 if routed.gateway is None else routed.gateway.pod_limit or profile.max_num_seqs,
     )
     fleet = _Fleet(
         boundary=np.full(pods, NEVER),
@@ -97,6 +103,8 @@ def reference_latencies(
         connection=np.zeros(1, dtype=np.int64) if connection is None else connection,
         speed=np.asarray(speeds, dtype=np.float64),
         finished=np.full(count, np.nan),
+        gate=np.full(2, -1, dtype=np.int64),
+        open=np.zeros(pods, dtype=np.int64),
     )
     _run(rules, fleet, requests)
     return fleet.finished - requests.arrival + profile.front_end_seconds
@@ -111,14 +119,62 @@ def _run(rules: _Rules, fleet: _Fleet, requests: Requests) -> None:
             _arrive(rules, fleet, requests, coming)
             coming += 1
         elif fleet.boundary[pod] < NEVER:
+            now = fleet.boundary[pod]
             _step(rules, fleet, requests, pod)
+            _let_in(rules, fleet, requests, now)
         else:
             return
 
 
 @compiled
 def _arrive(rules: _Rules, fleet: _Fleet, requests: Requests, request: int) -> None:
-    pod = _choose(rules, fleet, requests, request)
+    room = _with_room(rules, fleet)
+    if fleet.gate[HEAD] >= 0 or room == 0:
+        _append(fleet, request)
+    else:
+        _join(rules, fleet, requests, request, room, requests.arrival[request])
+
+
+@compiled
+def _with_room(rules: _Rules, fleet: _Fleet) -> int:
+    """List the pods that the gateway may send a request, all of them without one; their number."""
+    room = 0
+    for pod in range(len(fleet.speed)):
+        if rules.pod_limit == 0 or fleet.outstanding[pod] < rules.pod_limit:
+            fleet.open[room] = pod
+            room += 1
+    return room
+
+
+@compiled
+def _append(fleet: _Fleet, request: int) -> None:
+    """The request waits at the gateway, behind those that do."""
+    if fleet.gate[HEAD] < 0:
+        fleet.gate[HEAD] = request
+    else:
+        fleet.following[fleet.gate[TAIL]] = request
+    fleet.gate[TAIL] = request
+
+
+@compiled
+def _let_in(rules: _Rules, fleet: _Fleet, requests: Requests, now: float) -> None:
+    """Those that wait at the gateway go to pods that have room now."""
+    while fleet.gate[HEAD] >= 0:
+        room = _with_room(rules, fleet)
+        if room == 0:
+            return
+        request = fleet.gate[HEAD]
+        fleet.gate[HEAD] = fleet.following[request]
+        fleet.following[request] = -1
+        if now - requests.arrival[request] <= rules.timeout:
+            _join(rules, fleet, requests, request, room, now)
+
+
+@compiled
+def _join(
+    rules: _Rules, fleet: _Fleet, requests: Requests, request: int, room: int, now: float
+) -> None:
+    pod = _choose(rules, fleet, requests, request, room)
     fleet.owner[request] = requests.client[request]
     if rules.balancing == P2C_LOCAL:
         fleet.tally[requests.client[request] * len(fleet.speed) + pod] += 1
@@ -129,23 +185,23 @@ def _arrive(rules: _Rules, fleet: _Fleet, requests: Requests, request: int) -> N
         fleet.following[fleet.queue_tail[pod]] = request
     fleet.queue_tail[pod] = request
     if fleet.boundary[pod] == NEVER:
-        fleet.boundary[pod] = requests.arrival[request]
+        fleet.boundary[pod] = now
 
 
 @compiled
-def _choose(rules: _Rules, fleet: _Fleet, requests: Requests, request: int) -> int:
+def _choose(rules: _Rules, fleet: _Fleet, requests: Requests, request: int, room: int) -> int:
+    """One of the pods that have room."""
     pods = len(fleet.speed)
     client = requests.client[request]
-    first = int(requests.first_chance[request] * pods)
-    second = int(requests.second_chance[request] * pods)
+    first = int(fleet.open[int(requests.first_chance[request] * room)])
+    second = int(fleet.open[int(requests.second_chance[request] * room)])
     if rules.balancing == P2C:
         return second if fleet.outstanding[second] < fleet.outstanding[first] else first
     if rules.balancing == P2C_LOCAL:
         own = client * pods
         return second if fleet.tally[own + second] < fleet.tally[own + first] else first
     if rules.balancing == ROUND_ROBIN:
-        fleet.pointer[client] = (fleet.pointer[client] + 1) % pods
-        return int(fleet.pointer[client])
+        return _next_in_turn(rules, fleet, client)
     if rules.balancing == RANDOM:
         return first
     if rules.balancing == LEAST_LOADED:
@@ -156,6 +212,16 @@ def _choose(rules: _Rules, fleet: _Fleet, requests: Requests, request: int) -> i
                 best = pod
         return best
     return int(fleet.connection[client])
+
+
+@compiled
+def _next_in_turn(rules: _Rules, fleet: _Fleet, client: int) -> int:
+    pods = len(fleet.speed)
+    pod = int(fleet.pointer[client] + 1) % pods
+    while rules.pod_limit > 0 and fleet.outstanding[pod] >= rules.pod_limit:
+        pod = (pod + 1) % pods
+    fleet.pointer[client] = pod
+    return pod
 
 
 @compiled

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forecaster.history import Floats
 from simulator.balancers import USUAL_BALANCER, Balancer
@@ -34,11 +35,20 @@ def _exact(profile: PodProfile, rates: Floats, settings: EngineSettings) -> Engi
         profile,
         rates,
         settings.seed,
-        settings.balancer,
+        _at_scale(settings.balancer, settings.scale),
         settings.slo_seconds,
         settings.retries,
     )
     return engine if settings.scale == 1 else ScaledEngine(engine, rates, settings.scale)
+
+
+def _at_scale(balancer: Balancer, scale: int) -> Balancer:
+    """A gateway in front of one pod in `scale` holds one request in so many."""
+    gateway = balancer.gateway
+    if gateway is None or gateway.max_waiting is None:
+        return balancer
+    held = math.ceil(gateway.max_waiting / scale)
+    return replace(balancer, gateway=replace(gateway, max_waiting=held))
 
 
 def _fluid(profile: PodProfile, rates: Floats, settings: EngineSettings) -> Engine:

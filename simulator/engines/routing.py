@@ -98,14 +98,14 @@ def _power_of_two(state: State, slot: Whole, count: Whole, active: Whole, key: n
             outstanding[second] = two + ONE_REQUEST
         outstanding[np.uint64(three) & _LOW16] = three + ONE_REQUEST
         if min(one, two, three) < ONE_REQUEST:
-            _wake(places, line, one, _time_of(length, slot, np.int64(i), count))
-            _wake(places, line, two, _time_of(length, slot, np.int64(i) + 1, count))
-            _wake(places, line, three, _time_of(length, slot, np.int64(i) + 2, count))
+            _wake(places, line, one, time_of(length, slot, np.int64(i), count))
+            _wake(places, line, two, time_of(length, slot, np.int64(i) + 1, count))
+            _wake(places, line, three, time_of(length, slot, np.int64(i) + 2, count))
     for n in range(threes * _U3, np.uint64(count)):
         pair = picks[n]
         one = min(outstanding[pair & _LOW32], outstanding[pair >> _S32] + FLAG) & ~FLAG
         outstanding[np.uint64(one) & _LOW16] = one + ONE_REQUEST
-        _wake(places, line, one, _time_of(length, slot, np.int64(n), count))
+        _wake(places, line, one, time_of(length, slot, np.int64(n), count))
 
 
 @inlined
@@ -120,7 +120,7 @@ def _draw_pairs(picks: U64, active: Whole, count: Whole, key: np.uint64) -> None
 
 
 @inlined
-def _time_of(length: Whole, slot: Whole, number: Whole, count: Whole) -> Whole:
+def time_of(length: Whole, slot: Whole, number: Whole, count: Whole) -> Whole:
     """When the arrivals of a slot come: evenly spread over its length."""
     return slot * length + (2 * number + 1) * length // (2 * count)
 
@@ -135,7 +135,8 @@ def _wake(places: Places, line: I64, chosen: Whole, at: Whole) -> None:
 
 
 @inlined
-def _assign(places: Places, line: I64, position: np.uint64, at: Whole) -> None:
+def assign(places: Places, line: I64, position: np.uint64, at: Whole) -> None:
+    """One more request for the pod at a position."""
     chosen = places.outstanding[position]
     places.outstanding[position] = chosen + ONE_REQUEST
     _wake(places, line, chosen, at)
@@ -160,8 +161,8 @@ def _blind(state: State, slot: Whole, count: Whole, active: Whole, key: np.uint6
             position = np.uint64(state.pods.place[row])
         else:
             position = ((word & _LOW32) * np.uint64(active)) >> _S32
-        at = _time_of(state.model.slot, slot, n, count)
-        _assign(state.places, state.pods.line, position, at)
+        at = time_of(state.model.slot, slot, n, count)
+        assign(state.places, state.pods.line, position, at)
 
 
 @compiled
@@ -169,18 +170,30 @@ def _least_loaded(state: State, slot: Whole, count: Whole, active: Whole, key: n
     outstanding = state.places.outstanding
     for n in range(count):
         word = mixed(key + np.uint64(n + 1) * GOLDEN)
-        start = np.int64(((word & _LOW32) * np.uint64(active)) >> _S32)
-        best: Whole = IDLE
-        for place in range(active):
-            # Ties go to the first pod from a random start on.
-            turn = place - start + (active if place < start else 0)
-            load = (outstanding[place] >> COUNT_SHIFT << COUNT_SHIFT) | turn
-            best = load if load < best else best
-        position = (start + (best & 0xFFFF)) % active
+        position = least_loaded(outstanding, active, word)
         # All arrivals go to the pod that has just finished some, hence early in its step.
-        at = _time_of(state.model.slot, slot, n, count)
-        state.pods.arrival_sum[state.places.row[position]] += at
-        _assign(state.places, state.pods.line, np.uint64(position), at)
+        at = time_of(state.model.slot, slot, n, count)
+        assign(state.places, state.pods.line, np.uint64(position), at)
+        note_arrival(state, np.uint64(position), at)
+
+
+@inlined
+def least_loaded(outstanding: I64, active: Whole, word: np.uint64) -> Whole:
+    """Of all pods; ties go to the first from a random start on."""
+    start = np.int64(((word & _LOW32) * np.uint64(active)) >> _S32)
+    best: Whole = IDLE
+    for place in range(active):
+        turn = place - start + (active if place < start else 0)
+        load = (outstanding[place] >> COUNT_SHIFT << COUNT_SHIFT) | turn
+        best = load if load < best else best
+    return (start + (best & 0xFFFF)) % active
+
+
+@inlined
+def note_arrival(state: State, position: np.uint64, at: Whole) -> None:
+    """Remember when a request came that has just been assigned, as a time after the boundary."""
+    row = np.uint64(state.places.row[position])
+    state.pods.arrival_sum[row] += at - state.pods.line[row * _ULINE + _UBEFORE]
 
 
 @compiled
@@ -200,8 +213,8 @@ def _local_power_of_two(
         fewer = clients.tally[own + places.row[second]] < clients.tally[own + places.row[first]]
         position = second if fewer else first
         _enqueue(clients, rows, places.row[position], client)
-        at = _time_of(state.model.slot, slot, n, count)
-        _assign(places, state.pods.line, np.uint64(position), at)
+        at = time_of(state.model.slot, slot, n, count)
+        assign(places, state.pods.line, np.uint64(position), at)
 
 
 @inlined

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from simulator.balancers import Balancer, Balancing
+from simulator.balancers import Balancer, Balancing, Gateway
 from simulator.engines.exact import ExactEngine, ExactSettings
 from simulator.engines.histogram import TICK_SECONDS, edges, ticks_of
 from simulator.engines.reference import Requests, reference_latencies
@@ -104,6 +104,31 @@ def test_p2c_at_every_load(load: float, pods: int, seconds: int, runs: int) -> N
 )
 def test_other_balancers(routed: Balancer, load: float) -> None:
     p50, p99, p999 = errors(routed, load, 50, 80, 2).mean(axis=0)
+    assert abs(p50) < 0.004
+    assert abs(p99) < 0.003
+    assert abs(p999) < 0.007
+
+
+@pytest.mark.parametrize(
+    ("balancing", "load", "limit"),
+    [
+        (Balancing.P2C, 0.7, None),
+        (Balancing.P2C, 0.95, None),
+        (Balancing.P2C, 1.1, None),
+        (Balancing.P2C, 1.1, 560),
+        (Balancing.P2C, 0.7, 210),
+        (Balancing.RANDOM, 0.95, None),
+        (Balancing.ROUND_ROBIN, 1.1, None),
+        (Balancing.LEAST_LOADED, 1.1, None),
+    ],
+)
+def test_a_queue_at_the_gateway(balancing: Balancing, load: float, limit: int | None) -> None:
+    """A limit near the mean load holds requests back long before a pod is full, one above the batch
+    lets some wait in their pods."""
+    routed = Balancer(balancing, gateway=Gateway(limit))
+    seconds = 15 if load > 1 else 60
+    runs = 4 if load > 1 else 2
+    p50, p99, p999 = errors(routed, load, 100, seconds, runs).mean(axis=0)
     assert abs(p50) < 0.004
     assert abs(p99) < 0.003
     assert abs(p999) < 0.007
@@ -247,7 +272,7 @@ def test_two_choices_queue_as_the_supermarket_model_says() -> None:
 
 BOUNDS_CHECKED = """
 import numpy as np
-from simulator.balancers import Balancer, Balancing
+from simulator.balancers import Balancer, Balancing, Gateway
 from simulator.engines.exact import ExactEngine, ExactSettings
 from simulator.pod import PodProfile
 profile = PodProfile("small", 2.5e-3, 7e-6, 5e-6, max_num_seqs=32, timeout_seconds=2.0)
@@ -262,6 +287,20 @@ for balancing in Balancing:
     engine.flush()
     assert engine.in_flight == 0
     assert engine.timed_out.sum() > 0 and engine.shed.sum() > 0
+settings = ExactSettings(retry_ratio=0.1)
+for balancing in (Balancing.P2C, Balancing.RANDOM, Balancing.ROUND_ROBIN, Balancing.LEAST_LOADED):
+    for limit in (None, 20, 50):
+        held = Balancer(balancing, clients=3, gateway=Gateway(limit, 3000))
+        engine = ExactEngine(profile, held, 1, 6, settings)
+        engine.advance(np.full(4, 400.0))
+        pods = engine.activate(6)
+        engine.advance(np.full(4, 2500.0))
+        engine.drain(pods[0], grace_seconds=1)
+        engine.crash(pods[1])
+        engine.advance(np.concatenate([np.full(3, 100.0), np.zeros(55)]))
+        engine.flush()
+        assert engine.in_flight == engine.held == 0
+        assert engine.timed_out.sum() > 0 and engine.shed.sum() > 0
 """
 
 

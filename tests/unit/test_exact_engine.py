@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from simulator.balancers import Balancer, Balancing, balancer
+from simulator.balancers import Balancer, Balancing, Gateway, balancer
 from simulator.engines.exact import ExactEngine, ExactSettings, most_pods, slot_within
 from simulator.engines.histogram import (
     BEYOND,
@@ -22,9 +22,13 @@ from simulator.engines.random_streams import ARRIVALS, poisson, stream_key
 from simulator.pod import PROFILES, PodProfile
 
 PROFILE = PROFILES["h100-1200"]
+SHARED = ("p2c", "round_robin", "random", "least_loaded")
 PINNED = Balancer(Balancing.PINNED, connections=200, churn_per_second=0.05)
 BALANCERS = [PINNED, Balancer(Balancing.ROUND_ROBIN, clients=7)] + [
     balancer(name) for name in ("p2c", "p2c_local", "random", "least_loaded")
+]
+LINED_UP = [
+    replace(routed, gateway=Gateway(450)) for routed in BALANCERS if routed.balancing in SHARED
 ]
 
 
@@ -65,7 +69,11 @@ def fingerprint(engine: ExactEngine) -> bytes:
     return b"".join(values.tobytes() for values in (*by_second, *by_minute))
 
 
-@pytest.mark.parametrize("routed", BALANCERS, ids=lambda routed: routed.balancing)
+@pytest.mark.parametrize(
+    "routed",
+    BALANCERS + LINED_UP,
+    ids=lambda routed: routed.balancing + ("_at_gateway" if routed.gateway else ""),
+)
 def test_repeats_bit_for_bit_in_whatever_batches_time_is_advanced(routed: Balancer) -> None:
     once = eventful(routed, (70,))
     assert fingerprint(once) == fingerprint(eventful(routed, (70,)))
