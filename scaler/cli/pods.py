@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from scaler.cli.output import BadInputError
-from simulator.balancers import Balancer
+from simulator.balancers import Balancer, Balancing, Gateway, balancer
 from simulator.engines.engine import Retries
 from simulator.engines.exact import ExactEngine, ExactSettings, most_pods, slot_within
 from simulator.engines.exact_fleet import MAX_PODS
 from simulator.engines.scaled import FEWEST_PODS
-from simulator.lifecycle import Lifecycle
+from simulator.lifecycle import COLD_STARTS, ColdStart, Lifecycle, constant_cold_start
 from simulator.pod import PROFILES, PodProfile
 from simulator.pod_file import load_pod_profile
 
@@ -37,15 +37,100 @@ def chosen_profile(text: str, timeout: float | None, max_waiting: int | None) ->
     return replace(profile, **{key: value for key, value in asked.items() if value is not None})
 
 
-def check_exact(profile: PodProfile, life: Lifecycle, balancer: Balancer, retries: Retries) -> None:
+QUEUES = ("pod", "gateway")
+BALANCERS = tuple(Balancing)
+
+
+def chosen_balancer(
+    name: str,
+    clients: int | None,
+    connections: int | None,
+    churn: float | None,
+    gateway: Gateway | None,
+) -> Balancer:
+    """A balancer by name, with its usual parameters where none are asked for.
+
+    Raises BadInputError for a parameter that this one does not have.
+    """
+    if name not in BALANCERS:
+        raise BadInputError(f"--balancer: expected one of {', '.join(BALANCERS)}, got {name!r}")
+    asked: dict[str, Any] = {
+        "clients": clients,
+        "connections": connections,
+        "churn_per_second": churn,
+        "gateway": gateway,
+    }
+    given = {key: value for key, value in asked.items() if value is not None}
+    for key, option, having in (
+        ("clients", "--clients", (Balancing.ROUND_ROBIN, Balancing.P2C_LOCAL)),
+        ("connections", "--connections", (Balancing.PINNED,)),
+        ("churn_per_second", "--connection-churn", (Balancing.PINNED,)),
+    ):
+        if key in given and name not in having:
+            raise BadInputError(
+                f"{option}: expected with --balancer {' or '.join(having)}, got {name}"
+            )
+    try:
+        return replace(balancer(name), **given)
+    except ValueError as error:
+        raise BadInputError(f"--queue gateway: {error}; got --balancer {name}") from error
+
+
+def chosen_gateway(queue: str, cap: int | None, max_waiting: int | None) -> Gateway | None:
+    """None where requests wait in their pods; raises BadInputError."""
+    if queue not in QUEUES:
+        raise BadInputError(f"--queue: expected one of {', '.join(QUEUES)}, got {queue!r}")
+    if queue == "gateway":
+        return Gateway(cap, max_waiting)
+    if cap is not None:
+        raise BadInputError(f"--gateway-cap: expected with --queue gateway, got {cap} without it")
+    return None
+
+
+def check_fluid(routed: Balancer) -> None:
+    """Raises BadInputError where the fluid engine knows nothing of such a balancer."""
+    option = "--queue" if routed.gateway is not None else "--balancer"
+    if routed.gateway is not None or routed.balancing is not Balancing.P2C:
+        raise BadInputError(f"{option}: the fluid engine knows no single pods; use --engine exact")
+
+
+def chosen_cold_start(text: str, warm_nodes: int | None, missing_nodes: float | None) -> ColdStart:
+    """Seconds or a profile, and what is known of the nodes; raises BadInputError."""
+    cold = COLD_STARTS.get(text) or constant_cold_start(_cold_seconds(text))
+    asked: dict[str, Any] = {"warm_nodes": warm_nodes, "node_missing_ratio": missing_nodes}
+    given = {key: value for key, value in asked.items() if value is not None}
+    if given and cold.node is None:
+        option = "--missing-nodes" if warm_nodes is None else "--warm-nodes"
+        waiting = ", ".join(name for name, known in COLD_STARTS.items() if known.node is not None)
+        raise BadInputError(
+            f"{option}: expected with a cold start that waits for nodes, one of {waiting}; "
+            f"got --cold-start {text}"
+        )
+    return replace(cold, **given)
+
+
+def _cold_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 86_400:
+        raise BadInputError(
+            f"--cold-start: expected seconds or one of {', '.join(COLD_STARTS)}, got {text!r}"
+        )
+    return seconds
+
+
+def check_exact(profile: PodProfile, life: Lifecycle, routed: Balancer, retries: Retries) -> None:
     """Raises BadInputError where the exact engine cannot simulate such pods."""
     try:
         slot = slot_within(profile.t0_seconds)
         settings = ExactSettings(
             slot_seconds=slot, max_waiting=profile.max_waiting, retry_ratio=retries.ratio
         )
-        engine = ExactEngine(profile, balancer, max_pods=1, settings=settings)
-        slowest = max(1.0, life.slow_factor if life.slow_ratio else 1.0)
+        engine = ExactEngine(profile, routed, max_pods=1, settings=settings)
+        slowest = life.slow_factor if life.slow_ratio else 1.0
+        slowest *= life.slow_start_factor if life.slow_start_seconds else 1.0
         engine.activate(1, slowest)
     except ValueError as error:
         raise BadInputError(f"--engine exact: {error}; --engine fluid may do") from error

@@ -28,15 +28,25 @@ from scaler.cli.output import (
     write_json,
     write_text,
 )
-from scaler.cli.pods import check_exact, check_room, checked_scale, chosen_profile, scale_warning
+from scaler.cli.pods import (
+    BALANCERS,
+    check_exact,
+    check_fluid,
+    check_room,
+    checked_scale,
+    chosen_balancer,
+    chosen_cold_start,
+    chosen_gateway,
+    chosen_profile,
+    scale_warning,
+)
 from scaler.cli.sweep import Swept, frontier_table, keeps_slo, processes, sweep_all
 from scaler.settings import Workload, load_settings
-from simulator.balancers import Balancer
-from simulator.balancers import balancer as balancer_of
+from simulator.balancers import MOST_OUTSTANDING, Balancer
 from simulator.engines.engine import Retries
 from simulator.engines.registry import ENGINES
 from simulator.fleet import FleetSettings
-from simulator.lifecycle import COLD_STARTS, ColdStart, Lifecycle, constant_cold_start
+from simulator.lifecycle import ColdStart, Lifecycle
 from simulator.pace import pace_of
 from simulator.pod import PodProfile
 from simulator.replay import ReplayError, Scenario, policy_defaults, static_peak
@@ -48,7 +58,6 @@ from simulator.whatif import Finished, Moment, Run, run_all, warmup
 
 FIRST_HEADROOM = 1.2
 """Over the highest rate of the first cold start, of the fleet that a run finds."""
-BALANCERS = ("p2c", "p2c_local", "round_robin", "random", "least_loaded", "pinned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +114,47 @@ def simulate(
         float | None, typer.Option(help="Seconds that a request waits for its first token.")
     ] = None,
     max_waiting: Annotated[
-        int | None, typer.Option(help="Requests that may wait in a pod; more are shed.", min=0)
+        int | None,
+        typer.Option(
+            help="Requests that may wait in a pod, or at the gateway where they wait there; more "
+            "are shed.",
+            min=0,
+        ),
+    ] = None,
+    queue: Annotated[
+        str,
+        typer.Option(
+            help="Where requests wait: pod, each in the pod that was chosen for it, or gateway, in "
+            "one line for all pods, also those that come later."
+        ),
+    ] = "pod",
+    gateway_cap: Annotated[
+        int | None,
+        typer.Option(
+            help="With --queue gateway: requests that a pod is given at once; a full batch if not "
+            "said.",
+            min=1,
+            max=MOST_OUTSTANDING,
+        ),
     ] = None,
     cold_start: Annotated[str, typer.Option(help="Seconds, or a profile.")] = "180",
+    warm_nodes: Annotated[
+        int | None,
+        typer.Option(
+            help="Pods that find a node, where the cold start waits for nodes; the profile's own "
+            "number, 0, if not said.",
+            min=0,
+        ),
+    ] = None,
+    missing_nodes: Annotated[
+        float | None, typer.Option(help="Share of the other nodes that never come.", min=0, max=1)
+    ] = None,
+    slow_start: Annotated[
+        float, typer.Option(help="Seconds for which a new pod is slower.", min=0, max=86_400)
+    ] = 0.0,
+    slow_start_factor: Annotated[
+        float, typer.Option(help="How many times as long its steps then take.", min=1, max=10)
+    ] = 1.5,
     drain: Annotated[
         int, typer.Option(help="Seconds in which a deleted pod may finish.", min=0)
     ] = 30,
@@ -120,7 +167,26 @@ def simulate(
     crashes_per_pod_hour: Annotated[
         float, typer.Option(help="Crashes of a ready pod in an hour.", min=0)
     ] = 0.0,
-    balancer: Annotated[str, typer.Option(help="How requests find pods.")] = "p2c",
+    balancer: Annotated[
+        str, typer.Option(help=f"How requests find pods: {', '.join(BALANCERS)}.")
+    ] = "p2c",
+    clients: Annotated[
+        int | None,
+        typer.Option(
+            help="Senders that each count for themselves: 1 for round_robin, 50 for p2c_local if "
+            "not said.",
+            min=1,
+            max=10_000,
+        ),
+    ] = None,
+    connections: Annotated[
+        int | None,
+        typer.Option(help="Connections of pinned, 20000 if not said.", min=1, max=1_000_000),
+    ] = None,
+    connection_churn: Annotated[
+        float | None,
+        typer.Option(help="Share of them that is opened anew each second.", min=0, max=1),
+    ] = None,
     dispersion: Annotated[
         float, typer.Option(help="Variance over mean of requests in a second.", min=1)
     ] = 1.0,
@@ -159,10 +225,15 @@ def simulate(
     Example: daybreak simulate --trace week.csv --peak-qps 200000 --policy predictive,static
     """
     configure_logs("critical")  # what ends a replay is told by its error
+    _check_finite({"crashes-per-pod-hour": crashes_per_pod_hour, "dispersion": dispersion})
+    gateway = chosen_gateway(queue, gateway_cap, max_waiting)
+    in_pod = max_waiting if gateway is None else None
     setting = Setting(
-        profile=chosen_profile(pod_profile, _positive("timeout", timeout), max_waiting),
+        profile=chosen_profile(pod_profile, _positive("timeout", timeout), in_pod),
         lifecycle=Lifecycle(
-            _cold_start(cold_start),
+            chosen_cold_start(cold_start, warm_nodes, missing_nodes),
+            slow_start_seconds=slow_start,
+            slow_start_factor=slow_start_factor if slow_start else 1.0,
             slow_ratio=slow_pods,
             slow_factor=slow_factor,
             drain_seconds=drain,
@@ -170,7 +241,7 @@ def simulate(
         ),
         engine=_one_of("engine", engine, ENGINES),
         scale=checked_scale(scale, engine),
-        balancer=_balancer(balancer, engine),
+        balancer=chosen_balancer(balancer, clients, connections, connection_churn, gateway),
         dispersion=dispersion,
         retries=Retries(retry_ratio, retry_delay),
         seed=seed,
@@ -286,6 +357,8 @@ def _scenario(traffic: TrafficHistory, setting: Setting, warmup_days: float | No
     )
     if setting.engine == "exact":
         check_exact(setting.profile, setting.lifecycle, setting.balancer, setting.retries)
+    else:
+        check_fluid(setting.balancer)
     return Scenario(
         traffic=traffic,
         starts_at=starts_at,
@@ -369,24 +442,11 @@ def _positive(option: str, seconds: float | None) -> float | None:
     return seconds
 
 
-def _cold_start(text: str) -> ColdStart:
-    if text in COLD_STARTS:
-        return COLD_STARTS[text]
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 86_400:
-        raise BadInputError(
-            f"--cold-start: expected seconds or one of {', '.join(COLD_STARTS)}, got {text!r}"
-        )
-    return constant_cold_start(seconds)
-
-
-def _balancer(name: str, engine: str) -> Balancer:
-    if engine == "fluid" and name != "p2c":
-        raise BadInputError("--balancer: the fluid engine knows no single pods; use --engine exact")
-    return balancer_of(_one_of("balancer", name, BALANCERS))
+def _check_finite(options: dict[str, float]) -> None:
+    """For options without an upper bound, which would refuse infinity."""
+    for option, value in options.items():
+        if not math.isfinite(value):
+            raise BadInputError(f"--{option}: expected a finite number, got {value:g}")
 
 
 def _one_of(option: str, name: str, known: Any) -> str:
@@ -409,13 +469,16 @@ def _shown_settings(setting: Setting) -> dict[str, Any]:
     return {
         "engine": setting.engine,
         "scale": setting.scale,
-        "balancer": setting.balancer.balancing.value,
+        **_shown_balancer(setting.balancer, setting.profile),
         "pod_profile": setting.profile.name,
         "cold_start_p50_seconds": setting.cold_start.quantile(0.5),
         "cold_start_p95_seconds": setting.cold_start.quantile(0.95),
         "drain_seconds": setting.lifecycle.drain_seconds,
         "timeout_seconds": setting.profile.timeout_seconds,
-        "max_waiting": setting.profile.max_waiting,
+        "warm_nodes": setting.cold_start.warm_nodes,
+        "missing_nodes": setting.cold_start.node_missing_ratio,
+        "slow_start_seconds": setting.lifecycle.slow_start_seconds,
+        "slow_start_factor": setting.lifecycle.slow_start_factor,
         "slow_pods": setting.lifecycle.slow_ratio,
         "slow_factor": setting.lifecycle.slow_factor,
         "crashes_per_pod_hour": setting.lifecycle.crashes_per_pod_hour,
@@ -424,6 +487,19 @@ def _shown_settings(setting: Setting) -> dict[str, Any]:
         "retry_delay_seconds": setting.retries.delay_seconds,
         "seed": setting.seed,
         "slo_p99_seconds": _slo(setting),
+    }
+
+
+def _shown_balancer(routed: Balancer, profile: PodProfile) -> dict[str, Any]:
+    gateway = routed.gateway
+    return {
+        "balancer": routed.balancing.value,
+        "clients": routed.clients,
+        "connections": routed.connections,
+        "connection_churn": routed.churn_per_second,
+        "queue": "pod" if gateway is None else "gateway",
+        "gateway_cap": None if gateway is None else gateway.pod_limit or profile.batch,
+        "max_waiting": profile.max_waiting if gateway is None else gateway.max_waiting,
     }
 
 

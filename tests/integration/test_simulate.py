@@ -100,6 +100,47 @@ def test_what_goes_wrong_is_asked_for_and_told(trace: Path) -> None:
     )
 
 
+def test_nodes_and_first_seconds_are_asked_for_and_told(trace: Path) -> None:
+    cold = ("--policy", "predictive", "--cold-start", "lazy-image-cold-nodes")
+    nodes = ("--warm-nodes", "8", "--missing-nodes", "0.3")
+    slow = ("--slow-start", "600", "--slow-start-factor", "3")
+    calm = results(trace, "--policy", "predictive", "--cold-start", "lazy-image")
+    rough = results(trace, *cold, *nodes)
+    warm = results(trace, *cold, "--warm-nodes", "1000", "--missing-nodes", "0.3")
+    # Where every pod finds its node, none is missing.
+    assert warm["policies"][0]["bad_ratio"] == calm["policies"][0]["bad_ratio"]
+    assert rough["policies"][0]["bad_ratio"] > 2 * calm["policies"][0]["bad_ratio"]
+    young = results(trace, "--policy", "predictive", *slow)
+    assert (
+        young["policies"][0]["late_ratio"]
+        > 1.05 * (results(trace, "--policy", "predictive")["policies"][0]["late_ratio"])
+    )
+    assert rough["settings"].items() >= {"warm_nodes": 8, "missing_nodes": 0.3}.items()
+    expected = {"slow_start_seconds": 600, "slow_start_factor": 3}
+    assert young["settings"].items() >= expected.items()
+
+
+def test_senders_and_queues_are_asked_for_and_told(trace: Path) -> None:
+    hour = ("--start", "2026-03-02T08:00", "--end", "2026-03-02T12:00", "--policy", "static")
+
+    def settings(*arguments: str) -> dict[str, Any]:
+        ended = run("simulate", "--trace", str(trace), *hour, *arguments, "--json", "-")
+        assert ended.returncode == 0, ended.stderr
+        document = json.loads(ended.stdout)
+        assert document["policies"][0]["failed_ratio"] == 0
+        told: dict[str, Any] = document["settings"]
+        return told
+
+    found = settings("--balancer", "p2c_local", "--clients", "8")
+    assert found.items() >= {"balancer": "p2c_local", "clients": 8, "queue": "pod"}.items()
+    found = settings("--balancer", "pinned", "--connections", "5000", "--connection-churn", "0.01")
+    assert found.items() >= {"connections": 5000, "connection_churn": 0.01}.items()
+    found = settings("--queue", "gateway", "--max-waiting", "90000")
+    expected = {"queue": "gateway", "gateway_cap": 512, "max_waiting": 90_000}
+    assert found.items() >= expected.items()
+    assert settings("--queue", "gateway", "--gateway-cap", "400")["gateway_cap"] == 400
+
+
 def test_a_profile_of_one_s_own_serves_in_both_engines(tmp_path: Path) -> None:
     """Answers of up to seconds: what the fluid engine says, the exact one confirms."""
     trace = tmp_path / "chat.csv"
@@ -159,6 +200,34 @@ def test_a_missed_objective_fails_a_pipeline_when_asked(trace: Path) -> None:
     ("arguments", "expected"),
     [
         (("--policy", "magic"), "'magic' is not a policy; there are "),
+        (("--queue", "cloud"), "--queue: expected one of pod, gateway, got 'cloud'"),
+        (("--queue", "gateway"), "--queue: the fluid engine knows no single pods"),
+        (("--gateway-cap", "9"), "--gateway-cap: expected with --queue gateway, got 9 without it"),
+        (
+            ("--engine", "exact", "--queue", "gateway", "--balancer", "pinned"),
+            "--queue gateway: pinned has many senders and no queue that they share; got --balancer",
+        ),
+        (
+            ("--clients", "5"),
+            "--clients: expected with --balancer round_robin or p2c_local, got p2c",
+        ),
+        (("--connections", "5"), "--connections: expected with --balancer pinned, got p2c"),
+        (("--connection-churn", "0.1"), "--connection-churn: expected with --balancer pinned"),
+        (
+            ("--warm-nodes", "5"),
+            "--warm-nodes: expected with a cold start that waits for nodes, one",
+        ),
+        (
+            ("--missing-nodes", "0.1"),
+            "of eager-image-cold-nodes, lazy-image-cold-nodes; got --cold-",
+        ),
+        (("--missing-nodes", "2"), "Invalid value for '--missing-nodes'"),
+        (("--slow-start", "nan"), "Invalid value for '--slow-start'"),
+        (("--slow-start-factor", "99"), "Invalid value for '--slow-start-factor'"),
+        (
+            ("--crashes-per-pod-hour", "inf"),
+            "--crashes-per-pod-hour: expected a finite number, got",
+        ),
         (("--scale", "10"), "--scale: the fluid engine needs no scale; got 10"),
         (("--scale", "0"), "Invalid value for '--scale'"),
         (("--engine", "warp"), "--engine: expected one of"),
