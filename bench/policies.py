@@ -1,8 +1,9 @@
 """`make bench-policies`: every policy on every trace, pooled and one by one.
 
-Writes docs/policies.md. Each trace is scaled to a peak of 200,000 requests a second and scored on
-its second half; ours keeps a target, and the peers are run twice: each over one fixed setting, as
-people run them, and calibrated each day for the same targets by the same replay as ours.
+Writes its part of docs/policies.md. Each trace is scaled to a peak of 200,000 requests a second and
+scored on its second half; ours keeps a target, and the peers are run twice: each over one fixed
+setting, as people run them, and calibrated each day for the same targets by the same replay as
+ours.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.parts import set_part
 from simulator.traces.trace_file import read_trace
 
 PAGE = Path(__file__).parents[1] / "docs" / "policies.md"
@@ -140,7 +142,7 @@ def main() -> None:
     ]
     with ThreadPoolExecutor(options.workers) as pool:
         results = list(pool.map(run, jobs))
-    options.out.write_text(HEAD + "".join(page(results, cold) for cold in colds))
+    set_part("comparison", HEAD + "".join(page(results, cold) for cold in colds), options.out)
     print(options.out.read_text())
 
 

@@ -1,0 +1,320 @@
+"""`python -m bench.ablations --traces DIR`: what each part of our policy is worth, what its default
+settings give, and whether the exact engine agrees. Writes their parts of docs/policies.md.
+
+Each trace is scaled to a peak of 200,000 requests a second and scored on its second half with a
+cold start of 180 s, as in bench.policies. The forecasts of a trace are made once; every variant is
+then played through the compiled loop over the same margins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.parts import set_part
+from bench.policies import BURSTS, PAGE, POOLED, pooled, table
+from scaler.settings import Workload
+from simulator.fleet import FleetSettings
+from simulator.lifecycle import Lifecycle, constant_cold_start
+from simulator.pod import PROFILES
+from simulator.replay import Scenario, static_peak
+from simulator.sweep import loop
+from simulator.sweep.calibrate import MARGINS
+from simulator.sweep.frontier import (
+    MARGIN_KNOB,
+    TARGETS,
+    Foretold,
+    Setting,
+    World,
+    foretold,
+    plan_of,
+)
+from simulator.sweep.plan import Rows, SweepRun
+from simulator.sweep.results import clairvoyant_hours, point
+from simulator.traces.edit import scaled_to_peak
+from simulator.traces.trace_file import read_trace
+
+PEAK_QPS = 200_000
+COLD_SECONDS = 180
+TICK_SECONDS = 15.0
+DEFAULT_TARGET = 1e-4
+FIRST_REPLICAS = 1.2
+SCALE, FLOOR = 1, 2
+"""Their places in a row of a window."""
+EXACT_POLICIES = "predictive,asymmetric_concurrency,hpa"
+Curve = list[tuple[float, float, float]]
+"""Knob, excess and bad ratio of each setting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One trace with what our forecaster says along its scored half."""
+
+    name: str
+    world: World
+    run: SweepRun
+    said: Foretold
+    optimum_hours: float
+    static_peak: int
+
+    def play(self, knobs: Any, rows: Rows, run: SweepRun | None = None) -> Setting:
+        tally = (run or self.run).play(loop.PREDICTIVE, knobs, rows=rows)
+        return Setting("predictive", MARGIN_KNOB, 0.0, tally)
+
+    def figures(self, setting: Setting) -> tuple[float, float]:
+        found = point(setting, self.world, self.optimum_hours)
+        return found.excess, found.bad_ratio
+
+
+def case_of(path: Path) -> Case:
+    traffic = scaled_to_peak(read_trace(path), PEAK_QPS)
+    profile = PROFILES["h100-1200"]
+    capacity = profile.capacity_within(1.0)
+    starts_at = traffic.start + timedelta(days=int(traffic.days / 2))
+    at_first = traffic.between(starts_at, starts_at + timedelta(seconds=COLD_SECONDS + 600)).values
+    first = int(np.ceil(FIRST_REPLICAS * float(np.nanmax(at_first)) / capacity))
+    fleet = FleetSettings(Lifecycle(constant_cold_start(COLD_SECONDS)), COLD_SECONDS, first)
+    scenario = Scenario(traffic, starts_at, traffic.end, fleet, profile)
+    peak = static_peak(scenario, capacity)
+    workload = Workload.model_validate(
+        {
+            "name": path.stem,
+            "target": {"name": path.stem, "mode": "shadow"},
+            "demand": {"query": "trace"},
+            "capacity": {"qpsPerReplica": capacity, "saturationQps": profile.saturation_qps},
+            "maxReplicas": 2 * peak + 2,
+            "leadTime": {"p50Seconds": COLD_SECONDS, "p95Seconds": COLD_SECONDS},
+            "history": {"days": min(28, int(traffic.days) + 1)},
+        }
+    )
+    plan = plan_of(scenario, workload, TICK_SECONDS)
+    world = World.of(scenario, workload.history.step_seconds)
+    said = foretold(world, workload, plan)
+    optimum = clairvoyant_hours(world, capacity)
+    return Case(path.stem, world, world.run(plan), said, optimum, peak)
+
+
+def whole(case: Case) -> tuple[SweepRun, Rows]:
+    return case.run, case.said.at_margin()
+
+
+def no_forecast(case: Case) -> tuple[SweepRun, Rows]:
+    order, hold, trusted = case.said.at_margin()
+    return case.run, (order, hold, np.zeros_like(trusted))
+
+
+def no_reactive(case: Case) -> tuple[SweepRun, Rows]:
+    """A fleet whose present is never seen: what is there already asks for nothing. Where no
+    forecast is trusted it goes by the last one that was, since nothing else is left."""
+    blind = replace(case.run.plan, lag_seconds=1e12)
+    order, hold, trusted = case.said.at_margin()
+    newest = np.maximum.accumulate(np.where(trusted, np.arange(len(trusted)), 0))
+    rows = (order[newest], hold[newest], np.ones_like(trusted))
+    return replace(case.run, plan=blind, qps_before=0.0), rows
+
+
+def symmetric_down(case: Case) -> tuple[SweepRun, Rows]:
+    """Every fall of the order is followed at once."""
+    order, hold, trusted = case.said.at_margin()
+    return case.run, (order, np.zeros_like(hold), trusted)
+
+
+def no_floors(case: Case) -> tuple[SweepRun, Rows]:
+    """Neither edges that recur by the clock nor rises that nothing announced."""
+    order, hold, trusted = case.said.at_margin()
+    return case.run, (without(order, FLOOR), hold, trusted)
+
+
+def no_surprise_hold(case: Case) -> tuple[SweepRun, Rows]:
+    order, hold, trusted = case.said.at_margin()
+    return case.run, (order, without(hold, FLOOR), trusted)
+
+
+def constant_scale(case: Case) -> tuple[SweepRun, Rows]:
+    """The error's scale as it was on average before the scored half."""
+    order, hold, trusted = case.said.at_margin()
+    scales = case.said.tried[0][1].steady_scales if case.said.tried else (0.05, 0.05)
+    steady = []
+    for rows, scale in zip((order, hold), scales, strict=True):
+        changed = rows.copy()
+        changed[:, SCALE] = scale
+        steady.append(changed)
+    return case.run, (steady[0], steady[1], trusted)
+
+
+def without(rows: Any, column: int) -> Any:
+    changed = rows.copy()
+    changed[:, column] = 0.0
+    return changed
+
+
+VARIANTS: dict[str, Callable[[Case], tuple[SweepRun, Rows]]] = {
+    "whole": whole,
+    "no forecast": no_forecast,
+    "no reactive part": no_reactive,
+    "symmetric down": symmetric_down,
+    "no recurring edges, no rises": no_floors,
+    "no surprise hold": no_surprise_hold,
+    "constant scale of error": constant_scale,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one trace came to: a curve a variant, one of targets, and what the defaults gave."""
+
+    name: str
+    by_margin: dict[str, Curve]
+    by_target: Curve
+    defaults: dict[str, float]
+
+
+def found_of(path: Path) -> Found:
+    case = case_of(path)
+    by_margin: dict[str, Curve] = {}
+    for name, variant in VARIANTS.items():
+        run, rows = variant(case)
+        by_margin[name] = [
+            (margin, *case.figures(case.play(np.full(run.ticks, margin), rows, run)))
+            for margin in MARGINS
+        ]
+    by_target = []
+    for target in TARGETS:
+        setting = case.play(*case.said.at_target(target))
+        by_target.append((target, *case.figures(setting)))
+        if target == DEFAULT_TARGET:
+            defaults = figures_of(case, setting)
+    return Found(case.name, by_margin, by_target, defaults)
+
+
+def figures_of(case: Case, setting: Setting) -> dict[str, float]:
+    excess, bad = case.figures(setting)
+    minutes = len(case.world.arrivals) // 60
+    return {
+        "excess": excess,
+        "bad_ratio": bad,
+        "bad": float(setting.tally[loop.BAD]),
+        "requests": float(case.world.arrivals.sum()),
+        "minutes": minutes,
+        "minutes_over": float(setting.tally[loop.OVER]),
+        "most_over_static_peak": float(setting.tally[loop.MOST]) / case.static_peak,
+        "hours_over_static_peak": float(setting.tally[loop.POD_SECONDS])
+        / 3600
+        / (case.static_peak * minutes / 60),
+    }
+
+
+def ablations(found: list[Found]) -> str:
+    """The tables of the parts, with and without the burst-dominated trace."""
+    text = ["## What each part is worth\n"]
+    text.append(
+        "\nOne margin for all traces, swept; each row takes one part away. The last row is the "
+        "whole with a margin calibrated each day for one target: what users get.\n"
+    )
+    for left_out in ((), (BURSTS,)):
+        cases = [each for each in found if each.name not in left_out]
+        rows = {name: pooled([each.by_margin[name] for each in cases]) for name in VARIANTS}
+        rows["whole, calibrated"] = pooled([each.by_target for each in cases])
+        names = ", ".join(each.name for each in cases)
+        text.append(table(f"Pooled over {names}: mean excess at a mean bad ratio.", rows))
+    return "".join(text)
+
+
+def defaults(found: list[Found]) -> str:
+    """What somebody gets who sets nothing."""
+    lines = [
+        "## Default settings\n",
+        (
+            f"\nNo tuning: the target is {DEFAULT_TARGET:g}, cold start {COLD_SECONDS} s. Share of "
+            "minutes whose P99 kept 1 s; the most replicas at once and the GPU-hours against a "
+            "fleet that always carries the peak.\n\n"
+        ),
+        "| trace | excess | bad ratio | minutes in SLO | most replicas | GPU-hours |\n",
+        "|---|---|---|---|---|---|\n",
+    ]
+    for each in found:
+        one = each.defaults
+        lines.append(
+            f"| {each.name} | {one['excess']:+.3f} | {one['bad_ratio']:.1e} | "
+            f"{1 - one['minutes_over'] / one['minutes']:.3%} | "
+            f"{one['most_over_static_peak']:.2f} x static peak | "
+            f"{one['hours_over_static_peak']:.2f} x static peak |\n"
+        )
+    total = {key: sum(each.defaults[key] for each in found) for key in found[0].defaults}
+    lines.append(
+        f"\nAll requests together: bad ratio {total['bad'] / total['requests']:.1e}, "
+        f"{1 - total['minutes_over'] / total['minutes']:.3%} of minutes in SLO; the mean of the "
+        f"traces' bad ratios is {total['bad_ratio'] / len(found):.1e}.\n"
+    )
+    return "".join(lines)
+
+
+def simulated(trace: Path, engine: str) -> list[dict[str, Any]]:
+    """The trace's last day under three policies in the full loop, in one engine."""
+    traffic = read_trace(trace)
+    command = [
+        sys.executable, "-c", "from scaler.cli import main; main()", "simulate",
+        "--trace", str(trace), "--peak-qps", str(PEAK_QPS), "--policy", EXACT_POLICIES,
+        "--engine", engine, "--cold-start", str(COLD_SECONDS),
+        "--warmup-days", str(int(traffic.days) - 1), "--json", "-",
+        "--end", (traffic.start + timedelta(days=int(traffic.days))).isoformat(),
+    ]  # fmt: skip
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    entries: list[dict[str, Any]] = json.loads(done.stdout)["policies"]
+    return entries
+
+
+def exact(traces: list[Path]) -> str:
+    lines = [
+        "## The exact engine's word on it\n",
+        (
+            "\nThe last whole day of each trace in the full loop, every request simulated, against "
+            "the fluid engine of the tables above; peers at their shipped settings.\n\n"
+        ),
+        "| trace | policy | GPU-hours, exact | fluid | differ by | bad, exact | bad, fluid |\n",
+        "|---|---|---|---|---|---|---|\n",
+    ]
+    for trace in traces:
+        pairs = zip(simulated(trace, "exact"), simulated(trace, "fluid"), strict=True)
+        for one, other in pairs:
+            hours, fluid = float(one["pod_hours"]), float(other["pod_hours"])
+            lines.append(
+                f"| {trace.stem} | {one['policy']} | {hours:,.0f} | {fluid:,.0f} | "
+                f"{hours / fluid - 1:+.2%} | {one['bad_ratio']:.1e} | {other['bad_ratio']:.1e} |\n"
+            )
+    return "".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--traces", type=Path, required=True)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--exact", action="store_true", help="only the exact engine's days")
+    parser.add_argument("--out", type=Path, default=PAGE)
+    options = parser.parse_args()
+    paths = [options.traces / f"{name}.csv" for name in POOLED]
+    traces = [path for path in paths if path.exists()]
+    write = partial(set_part, page=options.out)
+    if options.exact:
+        write("exact", exact(traces))
+        return
+    with ProcessPoolExecutor(options.workers) as pool:
+        found = list(pool.map(found_of, traces))
+    write("defaults", defaults(found))
+    write("ablations", ablations(found))
+    print(options.out.read_text())
+
+
+if __name__ == "__main__":
+    main()
