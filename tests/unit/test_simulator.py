@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import timedelta
 
@@ -179,6 +180,14 @@ def test_new_and_slow_pods_take_longer() -> None:
     world.advance(world.now + timedelta(seconds=120))
     running = world.engine.seen(0, 120).running
     assert running[40] > 1.2 * running[100]
+
+
+def test_the_lead_time_holds_the_node_where_one_must_come_first() -> None:
+    """A node that never comes has no time; of the others the new one is part of the start."""
+    warm, cold = COLD_STARTS["eager-image"], COLD_STARTS["eager-image-cold-nodes"]
+    assert cold.quantile(0.5) - warm.quantile(0.5) == pytest.approx(95.0, abs=3.0)
+    assert replace(cold, warm_nodes=None).quantile(0.95) == warm.quantile(0.95)
+    assert math.isfinite(replace(cold, node_missing_ratio=1.0).quantile(0.99))
 
 
 def test_a_pod_serves_only_after_its_cold_start() -> None:
