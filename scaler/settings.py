@@ -43,6 +43,7 @@ from policies.context import (
     SelectPolicy,
 )
 from policies.registry import POLICIES
+from policies.schedule import Schedule
 from scaler.loop import LoopSettings
 
 
@@ -445,6 +446,24 @@ class Behavior(Section):
     scale_down: HpaRules = DEFAULT_SCALE_DOWN
 
 
+class ScheduleSettings(Section):
+    """From each firing of the cron line `start` to the next of `end` so many replicas are wanted,
+    by the policies that go by the clock."""
+
+    start: str
+    end: str
+    replicas: Annotated[int, Field(ge=0)]
+    time_zone: str = "UTC"
+
+    @model_validator(mode="after")
+    def _readable(self) -> ScheduleSettings:
+        self.schedule()
+        return self
+
+    def schedule(self) -> Schedule:
+        return Schedule(self.start, self.end, self.replicas, self.time_zone)
+
+
 class Policy(Section):
     """`targetBadRatio` is the knob: the share of requests that may fail or be late. From it the
     margin is calibrated for each workload once a day; the parameter `margin` overrides it."""
@@ -452,6 +471,7 @@ class Policy(Section):
     name: str = "predictive"
     target_bad_ratio: Annotated[float, Field(gt=0, le=0.5)] = 1e-4
     parameters: dict[str, float] = Field(default_factory=dict)
+    schedules: tuple[ScheduleSettings, ...] = ()
 
     @field_validator("name")
     @classmethod
@@ -512,6 +532,7 @@ class Workload(Section):
             scale_up=self.behavior.scale_up.rules(default_window_seconds=0),
             scale_down=self.behavior.scale_down.rules(default_window_seconds=300),
             parameters=tuple(sorted({"lookBackSeconds": 300.0, **self.policy.parameters}.items())),
+            schedules=tuple(each.schedule() for each in self.policy.schedules),
         )
 
     def loop_settings(self, interval_seconds: float) -> LoopSettings:

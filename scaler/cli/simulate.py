@@ -52,10 +52,12 @@ from simulator.pod import PodProfile
 from simulator.replay import ReplayError, Scenario, policy_defaults, static_peak
 from simulator.report import render_comparison, render_frontier
 from simulator.results import document_head, results_document
+from simulator.schedules import hourly_schedules
 from simulator.sweep.results import frontier, optimum_hours
 from simulator.traces.edit import cut, scaled_to_peak
 from simulator.whatif import Finished, Moment, Run, run_all, warmup
 
+BY_THE_CLOCK = ("cron", "cron_floor")
 FIRST_HEADROOM = 1.2
 """Over the highest rate of the first cold start, of the fleet that a run finds."""
 
@@ -406,7 +408,11 @@ def _run(name: str, scenario: Scenario, setting: Setting) -> Run:
     }
     given = document.get("policy", {})
     own = given.get("parameters", {}) if given.get("name", "predictive") == name else {}
-    document["policy"] = {"name": name, "parameters": {**defaults, **own}}
+    document["policy"] = {
+        "name": name,
+        "parameters": {**defaults, **own},
+        "schedules": _schedules(name, given, scenario, capacity),
+    }
     days = (scenario.until - scenario.traffic.start).days + 1
     document.setdefault("history", {})
     document["history"] = {**document["history"], "days": min(28, days)}
@@ -415,6 +421,30 @@ def _run(name: str, scenario: Scenario, setting: Setting) -> Run:
     if setting.engine == "exact":
         check_room(setting.profile, workload.max_replicas, setting.scale)
     return Run(workload, interval)
+
+
+def _schedules(
+    name: str, given: dict[str, Any], scenario: Scenario, capacity: float
+) -> list[dict[str, Any]]:
+    """The settings' own, else what the history before the scored days suggests."""
+    if name not in BY_THE_CLOCK:
+        return []
+    if given.get("schedules"):
+        return list(given["schedules"])
+    past = scenario.traffic.between(scenario.traffic.start, scenario.starts_at)
+    try:
+        found = hourly_schedules(past, capacity)
+    except ValueError as error:
+        raise BadInputError(f"--policy: {name}: {error}; --warmup-days gives it some") from error
+    return [
+        {
+            "start": each.start,
+            "end": each.end,
+            "replicas": each.replicas,
+            "timeZone": each.time_zone,
+        }
+        for each in found
+    ]
 
 
 def _workload_document(config: Path | None, slo_seconds: float | None) -> dict[str, Any]:

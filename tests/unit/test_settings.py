@@ -10,6 +10,7 @@ import pytest
 
 from forecaster.calendar import Calendar, Event
 from policies.context import RateLimit, RateUnit, SelectPolicy
+from policies.schedule import Schedule
 from scaler.settings import Settings, SettingsError, load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -254,3 +255,30 @@ def test_the_published_schema_is_the_current_one() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_example_is_valid(path: Path) -> None:
     assert load_settings(path).workloads
+
+
+SCHEDULED = (
+    MINIMAL
+    + """
+  policy:
+    name: cron
+    schedules:
+    - {start: "0 8 * * 1-5", end: "0 20 * * 1-5", replicas: 150, timeZone: Europe/Berlin}
+"""
+)
+
+
+def test_schedules_reach_the_policy_that_goes_by_them(tmp_path: Path) -> None:
+    workload = load(tmp_path, SCHEDULED).workloads[0]
+    (schedule,) = workload.policy_settings().schedules
+    assert schedule == Schedule("0 8 * * 1-5", "0 20 * * 1-5", 150, "Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("0 8 * * 1-5", "0 8 * *"), ("Europe/Berlin", "Europe/Nowhere"), ("150", "-1")],
+)
+def test_a_schedule_that_cannot_be_read_is_told(tmp_path: Path, wrong: str, right: str) -> None:
+    told = refusal(tmp_path, SCHEDULED.replace(wrong, right))
+    assert "policy.schedules" in told
+    assert right.rsplit("/", maxsplit=1)[-1] in told
