@@ -103,6 +103,8 @@ class WindowForecast:
         return next((point.qps for point in self.quantiles if point.level >= level), highest)
 
 
+UNANNOUNCED_RISE = "a rise that was not announced"
+"""The `floor_reason` of a floor that follows one."""
 NEWEST_SECONDS = 60
 """What counts as the present rate where headroom is kept over it."""
 

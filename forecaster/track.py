@@ -30,6 +30,7 @@ from forecaster.floors import (
     rise_floor,
 )
 from forecaster.forecast import (
+    UNANNOUNCED_RISE,
     FittedModel,
     Forecast,
     ForecastError,
@@ -282,7 +283,7 @@ class Track:
             return NO_FLOOR
         log, spread = self._edge(seen, located[number], scale)
         edge = Floor(float(log[0]), float(spread[0]), "past days at this time")
-        rise = Floor(self._rise(), 0.0, "a rise that was not announced")
+        rise = Floor(self._rise(), 0.0, UNANNOUNCED_RISE)
         floor = rise if rise.log > edge.log else edge
         spare = self._spare()
         chosen = self._fitted.calibration

@@ -11,6 +11,7 @@ class Reason(StrEnum):
 
     FORECAST_PEAK = "ForecastPeak"
     RECURRENT_EDGE = "RecurrentEdge"
+    UNANNOUNCED_RISE = "UnannouncedRise"
     OBSERVED_DEMAND = "ObservedDemand"
     BACKLOG = "Backlog"
     FORECAST_HOLD = "ForecastHold"

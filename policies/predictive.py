@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from datetime import timedelta
 
-from forecaster.forecast import Forecast, WindowForecast
+from forecaster.forecast import UNANNOUNCED_RISE, Forecast, WindowForecast
 from policies.capacity import desired, needed, rate_per_replica, replicas_at
 from policies.context import ScalingContext
 from policies.decision import Reason, Step
@@ -90,7 +90,9 @@ def _order(order: WindowForecast, margin: float, rate: float) -> Step:
     model, floor = order.model_upper(margin), order.floor_upper(margin)
     if floor > model:
         text = f"{order.floor_reason} asks for {floor:,.0f} requests/s"
-        return Step("order", replicas_at(floor, rate), Reason.RECURRENT_EDGE, text)
+        rises = order.floor_reason == UNANNOUNCED_RISE
+        reason = Reason.UNANNOUNCED_RISE if rises else Reason.RECURRENT_EDGE
+        return Step("order", replicas_at(floor, rate), reason, text)
     text = (
         f"forecast peaks at {order.median_qps:,.0f} requests/s once a replica ordered now serves; "
         f"with a margin of {margin:g} x {order.scale:.2%} that is {model:,.0f}"

@@ -17,6 +17,7 @@ FAMILIES = (FORECAST, OBSERVED, LIMIT, DOUBT, BOUND, PEOPLE)
 _REASONS = {
     "ForecastPeak": (FORECAST, "ordered for the peak forecast one lead time ahead"),
     "RecurrentEdge": (FORECAST, "ordered for a rise that recurs, an event, or spare for bursts"),
+    "UnannouncedRise": (OBSERVED, "ordered for a steep rise that no forecast announced"),
     "ForecastHold": (FORECAST, "kept for the peak forecast before a replica could be back"),
     "ObservedDemand": (OBSERVED, "sized to the demand that was there"),
     "Backlog": (OBSERVED, "sized to demand plus the requests that waited"),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from forecaster.forecast import Calibration, Forecast
+from forecaster.forecast import UNANNOUNCED_RISE, Calibration, Forecast
 from policies.context import (
     Capacity,
     Observation,
@@ -92,6 +92,15 @@ def test_an_edge_that_recurs_is_ordered_though_the_model_rounds_it_off() -> None
     decision = decide(situation(current=9, demand=9_000.0, forecast=edge))
     assert (decision.desired, decision.reason) == (14, Reason.RECURRENT_EDGE)
     assert binding(decision) == "edge asks for 14,000 requests/s"
+
+
+def test_a_rise_that_nothing_announced_has_a_reason_of_its_own() -> None:
+    edge = window_forecast(9_000, 9_000, order_floor=14_000)
+    order, hold = edge.windows
+    rise = replace(edge, windows=(replace(order, floor_reason=UNANNOUNCED_RISE), hold))
+    decision = decide(situation(current=9, demand=9_000.0, forecast=rise))
+    assert (decision.desired, decision.reason) == (14, Reason.UNANNOUNCED_RISE)
+    assert binding(decision) == "a rise that was not announced asks for 14,000 requests/s"
 
 
 def test_an_edge_takes_the_margin_with_its_own_spread_and_never_a_negative_one() -> None:
