@@ -35,6 +35,9 @@ BURST_FACTORS = (0.5, 0.7, 0.85, 1.0, 1.1, 1.2, 1.5)
 HEADROOMS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 HEADROOM_MARGINS = (3.0, 4.0, 6.0)
 LARGEST_STEADY_MARGIN = 20.0
+LEARNING_DAYS, LEARNING_SHARE = 5, 3
+"""The first days are not replayed, at most a third of the history: edges that recur by the clock on
+working days are not known in them yet, as they are on the day that the margin is for."""
 PRIOR_DAYS = 7.0
 """Days' worth of requests that the prior counts for."""
 PRIOR_LOG10 = (-0.7, -1.1, -1.5, -1.8, -2.1, -2.4, -2.7, -2.9, -3.1, -3.25, -3.4, -3.6, -3.8,
@@ -157,7 +160,8 @@ def rehearsed(rehearsal: Rehearsal, plan: Plan) -> Tried:
     demand = rehearsal.demand
     step = demand.step_seconds
     rates = bridged(np.maximum(np.exp(demand.logs) - demand.offset, 0.0))
-    first = int(rehearsal.origins[0])
+    learning = min(LEARNING_DAYS * 86_400 // step, len(rates) // LEARNING_SHARE)
+    first = max(int(rehearsal.origins[0]), learning)
     run = SweepRun(plan, slices(rates[first:], step), SLICE_SECONDS)
     known = first + ((np.arange(run.ticks) * plan.tick_seconds - plan.lag_seconds) // step)
     at = np.searchsorted(rehearsal.origins, known, side="right") - 1

@@ -35,7 +35,7 @@ from simulator.lifecycle import Lifecycle, constant_cold_start
 from simulator.pod import PROFILES
 from simulator.replay import Scenario, static_peak
 from simulator.sweep import fleet, loop, rules
-from simulator.sweep.calibrate import rolling_max, with_spare
+from simulator.sweep.calibrate import choose, rehearsed, rolling_max, with_spare
 from simulator.sweep.frontier import TARGETS, World, foretold, plan_of, sweep
 from simulator.sweep.plan import Plan, SweepRun, direction_of, fluid_pod, slices
 from simulator.sweep.tape import Walk
@@ -305,6 +305,25 @@ def test_a_rehearsal_says_what_the_forecaster_says() -> None:
     assert window is not None
     assert newest[1] == pytest.approx(window.scale, rel=0.1)
     assert newest[2] == pytest.approx(window.floor_qps, rel=0.03)
+
+
+def test_edges_that_were_not_known_yet_do_not_widen_the_margin() -> None:
+    """Demand rises by half within a minute at nine on working days. Once known it costs nothing, so
+    the days on which nobody could know it must not be paid for."""
+    minutes = np.arange(15 * 1440)
+    working = minutes // 1440 % 7 < 5
+    rng = np.random.default_rng(3)
+    rates = 20_000 * np.exp(0.01 * rng.normal(size=len(minutes)))
+    rates = np.where(working & (minutes % 1440 >= 540) & (minutes % 1440 < 1020), 1.5, 1.0) * rates
+    history = TrafficHistory("edges", MONDAY, 60, rates)
+    windows = (Window("order", 3, 4), Window("hold", 0, 4))
+    _, rehearsal = combined(Calendar()).rehearse(history, history.end, windows)
+    plan = replace(plan_of(rough(), fixed(4.0, 60), 15.0), max_replicas=1000)
+    tried = rehearsed(rehearsal, plan)
+    assert tried.requests / tried.day == pytest.approx(10, abs=0.1)
+    chosen = choose(tried, 1e-4)
+    assert (chosen.kept, chosen.headroom, chosen.burst_factor) == (True, 0.0, 0.0)
+    assert chosen.margin < 10
 
 
 def test_a_peer_without_a_day_before_it_goes_by_the_prior() -> None:
