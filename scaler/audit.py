@@ -57,8 +57,9 @@ from storage.reports.timeline import ScaleEvent
 DEFAULT_SLO_SECONDS = 1.0
 WORTH_PROCESSES = 8 * 1440
 """Below so many minutes, starting processes takes longer than the work."""
-MOST_DECIDED_AGAIN = 18_000
-"""Decisions taken again one by one to check the comparisons: a day's at one every 5 seconds."""
+MOST_DECIDED_AGAIN = 6_000
+"""Decisions taken again one by one to check the comparisons: a day of them at the usual interval,
+and some two seconds of work."""
 
 
 @dataclass(frozen=True, slots=True)

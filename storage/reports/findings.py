@@ -249,7 +249,8 @@ def worst_minute(minute: Minute, minutes: Minutes, objective: Objective) -> Wors
     middle = minute.at.timestamp() + MINUTE / 2
     known = bool(np.isfinite(minute.demand_qps) and np.isfinite(minute.ready))
     missing = (
-        max(0, int(np.ceil(minute.demand_qps / objective.qps_per_replica - minute.ready)))
+        # The nearest: part of a replica within a part of the minute is none that was missing.
+        max(0, round(minute.demand_qps / objective.qps_per_replica - minute.ready))
         if known
         else None
     )

@@ -149,6 +149,8 @@ def _view(report: AuditReport, anchor: str = "") -> dict[str, Any]:
         "comparisons": summary.comparisons(report),
         "pictures": _pictures(report, anchor),
         "worst": report.worst,
+        "worst_sentence": "" if report.worst is None else summary.worst_sentence(report.worst),
+        "explained": [(run.label, words.policy_words(run.policy)) for run in report.runs[1:]],
         "events": _largest(report.events),
         "event_reasons": _by_reason(report.events),
         "doubtful": doubtful(report.problems),

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from storage.reports.audit import RECORDED, AuditReport, PolicyRun
 from storage.reports.counterfactual import Reproduction
-from storage.reports.findings import Compliance
+from storage.reports.findings import Compliance, WorstMinute
 
 STATIC = "static"
 UNKNOWN = "\N{EM DASH}"
@@ -45,7 +45,7 @@ def headline(report: AuditReport) -> str:
     price = report.objective.price_per_pod_hour
     text = f"Over {period} {ours.label} used {count(ours.pod_hours)} GPU-hours"
     if price is not None:
-        text += f", which cost {money(ours.pod_hours * price)} at {price:g} each"
+        text += f", which cost {money(ours.pod_hours * price)} ({price:g} per GPU-hour)"
     parts = [
         f"{_more_or_fewer(ours.pod_hours, other.pod_hours)} than {other.label}"
         for other in report.runs[1:]
@@ -103,8 +103,15 @@ def figures(report: AuditReport) -> tuple[Figure, ...]:
     return tuple(found[:4])
 
 
+def worst_sentence(found: WorstMinute) -> str:
+    """When it went worst, and why."""
+    p99 = "" if found.p99_seconds is None else f", with a P99 of {seconds(found.p99_seconds)}"
+    return f"The worst minute was {clock(found.at)} UTC{p99}. {found.cause}"
+
+
 def comparisons(report: AuditReport) -> tuple[Comparison, ...]:
     """Measures as rows and runs as columns, so that the table also fits a narrow screen."""
+    of_a_day = report.until - report.since <= timedelta(days=1)
     price = report.objective.price_per_pod_hour
     best = report.clairvoyant_pod_hours
     rows: list[tuple[str, Callable[[PolicyRun], str]]] = [
@@ -117,7 +124,7 @@ def comparisons(report: AuditReport) -> tuple[Comparison, ...]:
         ("P99 of all requests", lambda run: seconds(run.p99_seconds)),
         ("minutes with P99 over the objective", lambda run: count(run.minutes_p99_over_slo)),
         ("P99 of the worst minute", lambda run: seconds(run.worst_minute_p99)),
-        ("worst minute at (UTC)", lambda run: clock(run.worst_minute_at)),
+        ("worst minute at (UTC)", lambda run: clock(run.worst_minute_at, dated=not of_a_day)),
         ("scale-ups", lambda run: count(run.scale_ups)),
         ("scale-downs", lambda run: count(run.scale_downs)),
         ("most replicas at once", lambda run: count(run.max_replicas)),
@@ -171,9 +178,11 @@ def signed_share(ratio: float | None) -> str:
     return f"{sign}{_percent(ratio)}"
 
 
-def clock(at: datetime | None) -> str:
+def clock(at: datetime | None, dated: bool = True) -> str:
     """A moment in UTC, to the minute."""
-    return UNKNOWN if at is None else f"{at:%d %b %H:%M}"
+    if at is None:
+        return UNKNOWN
+    return f"{at:%d %b %H:%M}" if dated else f"{at:%H:%M}"
 
 
 def duration(span: timedelta) -> str:
@@ -199,14 +208,18 @@ def _against(report: AuditReport, other: PolicyRun) -> Figure:
     if price is not None:
         note += f", {money(abs(difference) * price)} at {price:g} per GPU-hour"
     if ours.bad_ratio is not None and other.bad_ratio is not None:
-        note += f"; bad requests {share(ours.bad_ratio)} instead of {share(other.bad_ratio)}"
+        alike = share(ours.bad_ratio) == share(other.bad_ratio)
+        note += (
+            "; bad requests alike: " if alike else f"; bad requests {share(ours.bad_ratio)}, not "
+        )
+        note += share(other.bad_ratio)
     value = signed_share(ours.pod_hours / other.pod_hours - 1 if other.pod_hours else None)
     return Figure(f"GPU-hours against {other.label}", value, note + ".")
 
 
 def _cost(report: AuditReport, ours: PolicyRun) -> Figure:
     price = report.objective.price_per_pod_hour
-    notes = [f"up to {count(ours.max_replicas)} replicas at once"]
+    notes = [f"Up to {count(ours.max_replicas)} replicas at once"]
     if ours.excess is not None:
         notes.append(f"{signed_share(ours.excess)} against the optimum with the future known")
     if price is not None:
@@ -252,8 +265,8 @@ def reproduction_sentence(found: Reproduction) -> str:
         f"{signed_hours(amount)} {what}" for amount, what in _unlike(found) if abs(amount) >= 0.05
     )
     return (
-        f"Check: {how} to {count(found.recomputed)} GPU-hours where {count(found.recorded)} were "
-        f"recorded, {_apart(found.difference_ratio)}."
+        f"Check: {how} to {count(found.recomputed)} GPU-hours where the log recorded "
+        f"{count(found.recorded)}, {_apart(found.difference_ratio)}."
         + (f" The difference in GPU-hours: {parts}." if parts else "")
     )
 

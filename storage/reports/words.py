@@ -57,6 +57,13 @@ _PROBLEMS = {
     "ForecastUnavailable": "no forecast",
     "ForecastUntrusted": "forecast not trusted",
 }
+_POLICIES = {
+    "predictive": "daybreak's own policy, sized to the forecast one cold start ahead",
+    "asymmetric_concurrency": "sized to the load that is seen, up on the last 20 s and down on the "
+    "last 5 minutes",
+    "hpa": "Kubernetes' HorizontalPodAutoscaler at its usual target",
+    "static": "all the time as many replicas as the highest minute needs",
+}
 _ONE_PROBLEM = re.compile(
     rf"(?:^|; )({'|'.join(ProblemSource)}) ({'|'.join(ProblemKind)}): ", re.DOTALL
 )
@@ -70,6 +77,11 @@ def family(reason: str) -> str:
 def reason_words(reason: str) -> str:
     """A reason as a clause; an unknown one as it is."""
     return _REASONS.get(reason, (BOUND, reason))[1]
+
+
+def policy_words(policy: str) -> str:
+    """What a policy of the comparison does, as a clause; empty for one that is not known here."""
+    return _POLICIES.get(policy, "")
 
 
 def outcome_words(kind: str, detail: str = "") -> str:
