@@ -11,9 +11,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import islice
 from math import isfinite
 from multiprocessing import get_context, parent_process
 
@@ -21,7 +20,6 @@ import numpy as np
 from sqlalchemy import Engine
 
 from forecaster.history import Floats
-from policies.context import ScalingContext
 from simulator.clairvoyant import optimum_pod_slots
 from storage.database import open_engine
 from storage.overrides import overrides
@@ -49,6 +47,7 @@ from storage.reports.minutes import (
     Minutes,
     contexts_of,
     decisions_of,
+    order_quantiles,
     read_minutes,
     still_whole,
 )
@@ -64,13 +63,15 @@ and some two seconds of work."""
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """What is audited: a workload over [since, until), against an objective and at a price."""
+    """What is audited: a workload over [since, until), against an objective and at a price. A
+    brief audit compares it with the optimum alone, which takes a tenth of the time."""
 
     workload: str
     since: datetime
     until: datetime
     slo_seconds: float = DEFAULT_SLO_SECONDS
     price_per_pod_hour: float | None = None
+    brief: bool = False
 
     @property
     def minutes(self) -> int:
@@ -131,14 +132,16 @@ def audit(engine: Engine, period: Period, measured: Measured | None = None) -> A
     Raises StoreError where the log cannot be read, NoDecisionError where it has no decision there.
     """
     since, until = period.since, period.until
-    minutes = read_minutes(engine, period.workload, since, until)
+    minutes = read_minutes(engine, period.workload, since, until, contexts=not period.brief)
     events = timeline.scale_events(engine, period.workload, since, until)
     people = overrides(engine, period.workload, since, until)
     objective = _objective(minutes, period)
     if not len(minutes) or not np.isfinite(minutes.qps_per_replica).any():
         found = Comparison(overrides=tuple(people))
         return audit_of(minutes, events, since, until, objective, found)
-    judge = Judge(came_in_span(minutes))
+    if period.brief:
+        found = Comparison((), optimum_pod_hours(minutes), overrides=tuple(people))
+        return audit_of(minutes, events, since, until, objective, found)
     coming: AbstractContextManager[Callable[[], Measured]]
     if measured is not None:
         given = measured
@@ -146,29 +149,27 @@ def audit(engine: Engine, period: Period, measured: Measured | None = None) -> A
     else:
         coming = _coming(minutes, period, objective, events)
     with coming as computed:
-        again = _again(engine, minutes, judge.seeing(contexts_of(engine, minutes)))
+        coverage = coverage_of(came_in_span(minutes), order_quantiles(engine, minutes))
+        again = _again(engine, minutes)
         shown = computed()
     found = Comparison(
         runs=shown.runs,
         clairvoyant_pod_hours=shown.clairvoyant_pod_hours,
         reproduction=again,
-        coverage=judge.coverage,
+        coverage=coverage,
         overrides=tuple(people),
     )
     return audit_of(minutes, events, since, until, objective, found)
 
 
-def _again(
-    engine: Engine, minutes: Minutes, contexts: Iterator[ScalingContext | None]
-) -> Reproduction | None:
+def _again(engine: Engine, minutes: Minutes) -> Reproduction | None:
     """The policy that ran, decided again: every decision that the log still holds, of the newest
     minutes; of all minutes the last decision where it holds none."""
     whole = still_whole(engine, minutes, MOST_DECIDED_AGAIN)
     again = as_it_ran(whole, decisions_of(engine, whole)) if len(whole) else None
     compared = minutes if again is None else whole
-    older = len(minutes) - len(compared)
-    deque(islice(contexts, older), maxlen=0)
-    once_a_minute = as_it_ran(compared, ([one] if one else [] for one in contexts))
+    last_ones = contexts_of(engine, compared)
+    once_a_minute = as_it_ran(compared, ([one] if one else [] for one in last_ones))
     return None if once_a_minute is None else reproduction(compared, once_a_minute, again)
 
 
@@ -224,26 +225,15 @@ def optimum_pod_hours(minutes: Minutes) -> float:
     return optimum_pod_slots(each.astype(np.int64), round(cold / 60)) / 60
 
 
-@dataclass(slots=True)
-class Judge:
-    """How often each stated quantile of the order window held what came, by the minute."""
-
-    came: Floats
-    held: Counter[float] = field(default_factory=Counter)
-    judged: Counter[float] = field(default_factory=Counter)
-
-    def seeing(self, contexts: Iterator[ScalingContext | None]) -> Iterator[ScalingContext | None]:
-        """The same contexts, judged as they pass."""
-        for context, peak in zip(contexts, self.came.tolist(), strict=True):
-            forecast = context.forecast if context is not None else None
-            order = forecast.window("order") if forecast is not None else None
-            if order is not None and isfinite(peak):
-                for point in order.quantiles:
-                    self.judged[point.level] += 1
-                    self.held[point.level] += peak <= point.qps
-            yield context
-
-    @property
-    def coverage(self) -> tuple[Coverage, ...]:
-        found = sorted(self.judged.items())
-        return tuple(Coverage(level, self.held[level] / count) for level, count in found)
+def coverage_of(
+    came: Floats, forecasts: Iterator[tuple[tuple[float, float], ...]]
+) -> tuple[Coverage, ...]:
+    """How often each stated quantile held what came, by the minute."""
+    held: Counter[float] = Counter()
+    judged: Counter[float] = Counter()
+    for peak, quantiles in zip(came.tolist(), forecasts, strict=True):
+        if isfinite(peak):
+            for level, qps in quantiles:
+                judged[level] += 1
+                held[level] += peak <= qps
+    return tuple(Coverage(level, held[level] / count) for level, count in sorted(judged.items()))

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, delete, insert, select, update
+from sqlalchemy import Connection, Engine, RowMapping, delete, insert, null, select, update
 
 from storage import codec, schema
 from storage.database import reading, writing
@@ -114,13 +114,20 @@ def _caught_up(engine: Engine, workload: str) -> Iterator[float]:
 
 
 def minutes(
-    connection: Connection, workload: str, since: datetime, until: datetime
+    connection: Connection,
+    workload: str,
+    since: datetime,
+    until: datetime,
+    contexts: bool = True,
 ) -> list[Sequence[Any]]:
     """The minutes that begin in [since, until) with MINUTE_COLUMNS, oldest first; the newest ones
-    summed up now."""
+    summed up now. Without their contexts, which are most of what is stored, these are null."""
     table = schema.minute.c
+    columns = (
+        one if contexts or one is not table.context else null().label("context") for one in table
+    )
     query = (
-        select(schema.minute)
+        select(*columns)
         .where(table.workload == workload, table.at >= since, table.at < until)
         .order_by(table.at)
     )

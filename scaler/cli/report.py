@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,11 +87,14 @@ def report(
         for name in names
     ]
     gathered = _Gathered(keep_documents=json_out is not None)
+    # Of very many a page tells only the first whole, and the others need not be compared.
+    brief = len(periods) > SHOWN_WORKLOADS and json_out is None
+    asked = [replace(period, brief=brief) for period in periods]
     with whole_file(csv) if csv else contextlib.nullcontext() as table:
         if table is not None:
             table.write(csv_header())
         with progress_bar("report") as on_progress:
-            for number, found in enumerate(audits(engine, periods)):
+            for number, found in enumerate(audits(engine, asked)):
                 if found is not None:
                     gathered.add(found)
                     if table is not None:
@@ -98,6 +102,10 @@ def report(
                 on_progress((number + 1) / len(periods))
         if not gathered.rows:
             raise BadInputError(f"the log holds no decision from {start} until {end}")
+    if brief and html is not None:
+        told = {report.workload for report in gathered.shown}
+        whole = audits(engine, [period for period in periods if period.workload in told])
+        gathered.shown = [report for report in whole if report is not None]
     engine.dispose()
     _write(gathered, html, json_out)
 

@@ -150,10 +150,12 @@ class Minutes:
         return total
 
 
-def read_minutes(engine: Engine, workload: str, since: datetime, until: datetime) -> Minutes:
-    """The minutes that begin in [since, until)."""
+def read_minutes(
+    engine: Engine, workload: str, since: datetime, until: datetime, contexts: bool = True
+) -> Minutes:
+    """The minutes that begin in [since, until); contexts take most of the time and the memory."""
     with reading(engine) as connection:
-        rows = rollups.minutes(connection, workload, since, until)
+        rows = rollups.minutes(connection, workload, since, until, contexts)
     return as_minutes(workload, rows)
 
 
@@ -164,6 +166,19 @@ def contexts_of(engine: Engine, minutes: Minutes) -> Iterator[ScalingContext | N
         settings = _settings(connection, {digest for _, digest in minutes.contexts})
     for stored, digest in minutes.contexts:
         yield _context(stored, settings.get(digest))
+
+
+def order_quantiles(engine: Engine, minutes: Minutes) -> Iterator[tuple[tuple[float, float], ...]]:
+    """Level and requests a second of each minute's last forecast for the order; none where it is
+    not there or cannot be read."""
+    with reading(engine) as connection:
+        settings = _settings(connection, {digest for _, digest in minutes.contexts})
+    for stored, digest in minutes.contexts:
+        try:
+            text = "" if stored is None else codec.unpack(stored)
+            yield codec.window_quantiles(text, settings.get(digest, ""), "order") if text else ()
+        except (ValueError, KeyError, TypeError):
+            yield ()
 
 
 def still_whole(engine: Engine, minutes: Minutes, most: int) -> Minutes:

@@ -321,6 +321,30 @@ def test_a_long_period_is_computed_side_by_side_alike(
     assert json.dumps(audit_document(found)) == json.dumps(audit_document(report))
 
 
+def test_a_brief_audit_makes_the_same_row(day: Engine, report: AuditReport) -> None:
+    """Of very many only these rows are shown, so that nothing else need be computed."""
+    period = Period("grammar", MIDNIGHT, UNTIL, price_per_pod_hour=3.0, brief=True)
+    found = audit(day, period)
+    assert fleet_row(found) == fleet_row(report)
+    assert [run.policy for run in found.runs] == ["as recorded"]
+    assert found.reproduction is None
+
+
+def test_very_many_are_told_in_brief_and_the_first_whole(tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path / 'daybreak.db'}")
+    upgrade(engine)
+    for number in range(12):
+        fill_log(SqlDecisionStore(engine), f"w{number:02}", hours=0.5)
+    url, page = str(engine.url), tmp_path / "page.html"
+    engine.dispose()
+    ended = daybreak("report", "--database", url, "--html", str(page))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("the fleet used") == 12
+    html = page.read_text()
+    assert html.count("<section id=") == html.count("Check: each of the 30 decisions") == 10
+    assert all(f"w{number:02}" in html for number in range(12))
+
+
 def test_only_the_first_of_very_many_are_told_whole(report: AuditReport) -> None:
     many = [replace(report, workload=f"w{number:04}", runs=report.runs[:1]) for number in range(40)]
     html = render_fleet([fleet_row(one) for one in many], many)

@@ -54,6 +54,17 @@ def test_an_unknown_version_is_refused(version: object) -> None:
         codec.decode_context(json.dumps(document), codec.encode_settings(context.settings))
 
 
+@pytest.mark.parametrize("name", STORED)
+def test_the_quantiles_of_a_window_are_read_alone_as_with_the_rest(name: str) -> None:
+    row = STORED[name]
+    old = codec.decode_context(row["context"], row["settings"])
+    for text in (row["context"], codec.encode_context(old)):
+        for window in ("order", "hold", "no such"):
+            found = old.forecast.window(window) if old.forecast else None
+            expected = () if found is None else tuple((q.level, q.qps) for q in found.quantiles)
+            assert codec.window_quantiles(text, row["settings"], window) == expected
+
+
 def test_every_older_version_has_a_lift() -> None:
     assert set(CONTEXT_LIFTS) == set(range(1, codec.SCHEMA_VERSION))
 
