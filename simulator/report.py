@@ -18,7 +18,7 @@ from simulator.seed import Row
 from simulator.sweep.results import Point
 from simulator.sweep.standings import LEVELS, TIE_RATIO, standings, undominated, verdict
 from simulator.whatif import Finished
-from storage.reports import charts
+from storage.reports import charts, summary
 from storage.reports.report import stylesheet
 from storage.reports.timeline import Timeline
 
@@ -39,7 +39,7 @@ def _knob_value(point: Point) -> str:
     return f"{point.value:.4g}" if point.knob else ""
 
 
-_pages.filters.update(ratio=_ratio, knob_value=_knob_value)
+_pages.filters.update(ratio=_ratio, knob_value=_knob_value, share=summary.share)
 
 
 def render_comparison(scenario: Scenario, finished: list[Finished], slo_seconds: float) -> str:

@@ -25,6 +25,7 @@ from simulator.traces.trace_file import TraceError, read_trace
 from storage.reports.words import printable
 
 BAD_INPUT = 2
+PIPE_COLUMNS = 160
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", help="Settings file (YAML).", dir_okay=False)
@@ -88,6 +89,14 @@ def progress_bar(what: str, transient: bool = False) -> Iterator[Callable[[float
     with Progress(*columns, console=console, transient=transient, disable=hidden) as progress:
         task = progress.add_task(what, total=1.0)
         yield lambda share: progress.update(task, completed=share)
+
+
+def table_console() -> Console:
+    """As wide as the terminal; in a pipe, where nobody sees an edge, no figure is cut."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, PIPE_COLUMNS)
+    return console
 
 
 def trace_from(path: Path) -> TrafficHistory:

@@ -24,6 +24,7 @@ from scaler.cli.output import (
     JsonOption,
     configure_logs,
     output_option,
+    table_console,
     trace_from,
     write_json,
     write_text,
@@ -271,7 +272,7 @@ def simulate(
     if html is not None:
         write_text(html, render_comparison(scenario, finished, _slo(setting)))
     if json_out != "-":
-        Console().print(_table(finished))
+        table_console().print(_table(finished))
     if fail_on_slo and any(run.card.minutes_p99_over_slo for run in finished):
         raise typer.Exit(1)
 
@@ -327,7 +328,7 @@ def _show_sweep(
         peak = head["static_peak"]["pod_hours"]
         write_text(html, render_frontier(scenario, points, optimum, peak))
     if json_out != "-":
-        Console().print(frontier_table(points))
+        table_console().print(frontier_table(points))
 
 
 def _traffic(

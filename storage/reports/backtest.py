@@ -66,7 +66,12 @@ def _duration(seconds: float) -> str:
 
 
 _pages.filters.update(
-    share=_share, loss=_loss, duration=_duration, count=summary.count, clock=summary.clock
+    share=_share,
+    loss=_loss,
+    duration=_duration,
+    count=summary.count,
+    clock=summary.clock,
+    stretch=summary.stretch,
 )
 
 
@@ -159,6 +164,9 @@ def _drawn(
             [(one.model, by_regime(one, named)) for one in _best(first)], level, layout
         ),
     }
+    whole = forecast_charts.whole_band(plan, ours, layout)
+    if whole is not None:
+        found["whole"] = whole
     if len(first) > 1:
         found["losses"] = forecast_charts.losses(first, level, layout)
     around = max(CLOSE_UP_STEPS, CLOSE_UP_SECONDS // plan.history.step_seconds)

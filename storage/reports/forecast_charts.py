@@ -45,11 +45,14 @@ def _band(
     shade = f"median to {_percentile(plan.levels[0])}"
     colours = {"traffic": BLUE, "forecast median": ORANGE, shade: BAND}
     foretold = charts.as_rows(
-        t=start + history.step_seconds * (_targeted(judged)[said] + 0.5),
-        median=judged.median_qps[said],
-        upper=judged.upper_qps[said, 0],
+        **_thinned(
+            start + history.step_seconds * (_targeted(judged)[said] + 0.5),
+            layout.points,
+            median=judged.median_qps[said],
+            upper=judged.upper_qps[said, 0],
+        )
     )
-    actual = charts.as_rows(**_thinned(times, history.values[steps], layout.points))
+    actual = charts.as_rows(**_thinned(times, layout.points, qps=history.values[steps]))
     marked: Rows = []
     if missed is not None:
         colours[TOO_HIGH] = RED
@@ -87,6 +90,15 @@ def newest_band(plan: RollingOrigin, judged: Judged, layout: Layout) -> str:
     return _band(plan, judged, (max(plan.cut, last - length), last), layout)
 
 
+def whole_band(plan: RollingOrigin, judged: Judged, layout: Layout) -> str | None:
+    """All that was scored, where that is more than the last days: holidays and outliers are seen
+    there, the highest of each stretch."""
+    last = int(_targeted(judged)[-1]) + 1
+    if (last - plan.cut) * plan.history.step_seconds <= 2 * BAND_DAYS * 86_400:
+        return None
+    return _band(plan, judged, (plan.cut, last), layout)
+
+
 def hours(errors: Floats, layout: Layout) -> str:
     """The week as a calendar: the darker an hour, the greater its error."""
     rows: Rows = [
@@ -112,7 +124,7 @@ def hours(errors: Floats, layout: Layout) -> str:
                 "error:Q",
                 scale=alt.Scale(domain=[0, highest], range=[0.1, 1]),
                 legend=alt.Legend(
-                    title=None, orient="top", format=".0%", symbolType="square", symbolSize=150
+                    title=None, orient="top", format=".1~%", symbolType="square", symbolSize=150
                 ),
             ),
         )
@@ -139,7 +151,9 @@ def coverage(scores: Sequence[tuple[str, list[RegimeScore]]], level: float, layo
     names = [model for model, _ in scores]
     lowest = min([row["coverage"] for row in rows], default=level)
     scale = alt.Scale(domain=[max(0.0, min(lowest, level) - 0.03), 1.0], nice=False)
-    x = alt.X("coverage:Q", title="targets covered", scale=scale, axis=alt.Axis(format=".0%"))
+    # Ticks of half a percent would be told as the next whole one.
+    axis = alt.Axis(format=".0%", tickMinStep=0.01)
+    x = alt.X("coverage:Q", title="targets covered", scale=scale, axis=axis)
     order = list(named.values())
     # Browsers' own fonts are wider than the one that the layout measures.
     extent = 7 * max(map(len, order), default=0)
@@ -229,11 +243,12 @@ def _targeted(judged: Judged) -> Floats:
     return np.asarray(judged.origins + judged.window.first, dtype=np.float64)
 
 
-def _thinned(times: Floats, values: Floats, points: int) -> dict[str, Floats]:
+def _thinned(times: Floats, points: int, **columns: Floats) -> dict[str, Floats]:
     """The highest of each stretch, so that there are at most so many."""
     stride = max(1, -(-len(times) // points))
     starts = np.arange(0, len(times), stride)
-    return {"t": times[starts], "qps": np.fmax.reduceat(values, starts)}
+    highest = {name: np.fmax.reduceat(values, starts) for name, values in columns.items()}
+    return {"t": times[starts], **highest}
 
 
 def _percentile(level: float) -> str:

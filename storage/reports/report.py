@@ -54,6 +54,7 @@ _pages.filters.update(
     share=summary.share,
     signed_share=summary.signed_share,
     clock=summary.clock,
+    stretch=summary.stretch,
     burn=summary.burn,
     reproduction_sentence=summary.reproduction_sentence,
     method_sentence=summary.method_sentence,

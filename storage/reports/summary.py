@@ -185,6 +185,12 @@ def clock(at: datetime | None, dated: bool = True) -> str:
     return f"{at:%d %b %H:%M}" if dated else f"{at:%H:%M}"
 
 
+def stretch(since: datetime, until: datetime) -> str:
+    """From one moment to another, in UTC, with the years that it takes to tell them."""
+    year = "" if since.year == until.year else f" {since.year}"
+    return f"{since:%d %b}{year} {since:%H:%M} to {until:%d %b} {until.year} {until:%H:%M} UTC"
+
+
 def duration(span: timedelta) -> str:
     """A stretch of time to the minute, such as "5 h 40 min"."""
     hours, minutes = divmod(round(span.total_seconds() / 60), 60)

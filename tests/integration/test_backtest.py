@@ -125,7 +125,7 @@ def test_the_page_is_one_inert_file_with_its_numbers(trace: Path, tmp_path: Path
         for model in lead["models"]:
             assert f"{model['wape']:.2%}" in text
             assert f"{model['coverage']:.1%}" in text
-    assert html.count('role="img"') == 2 * 7
+    assert html.count('role="img"') == 2 * 8
 
 
 def test_a_browser_draws_the_page_and_asks_for_nothing(
@@ -134,7 +134,7 @@ def test_a_browser_draws_the_page_and_asks_for_nothing(
     page = tmp_path / "page.html"
     assert backtest(trace, "--lead", "1h", "--html", str(page)).returncode == 0
     dom = browser.dom(page.as_uri())
-    assert dom.count('role="img"') == 2 * 7
+    assert dom.count('role="img"') == 2 * 8
     assert not addresses(dom)
 
 

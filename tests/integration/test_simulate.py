@@ -49,6 +49,12 @@ def test_a_policy_that_has_nothing_to_go_by_is_refused(trace: Path) -> None:
     assert ended.stderr.count("\n") == 1
 
 
+def test_no_figure_is_cut_in_a_pipe(trace: Path) -> None:
+    ended = simulate(trace, "--policy", "asymmetric_concurrency,static")
+    assert "asymmetric_concurrency" in ended.stdout
+    assert "\N{HORIZONTAL ELLIPSIS}" not in ended.stdout
+
+
 def test_policies_are_compared_in_the_contract_s_form(trace: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     found = results(trace, "--policy", "predictive,static", "--html", str(page))
