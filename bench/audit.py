@@ -25,7 +25,7 @@ from resource import RUSAGE_CHILDREN, getrusage
 from statistics import median
 from typing import Any
 
-from sqlalchemy import Connection, Engine, delete, func, select, text, update
+from sqlalchemy import Connection, Engine, Table, delete, func, select, text, update
 
 from bench.audit_log import (
     INTERVAL,
@@ -34,6 +34,7 @@ from bench.audit_log import (
     copy_to_postgres,
     fill,
     fill_fleet,
+    fill_fleet_week,
     week_of_decisions,
 )
 from bench.audit_page import write_part
@@ -147,8 +148,12 @@ def measure(url: str, prune_days: float | None = None) -> Found:
 
 
 def _decisions(engine: Engine) -> int:
+    return _count(engine, schema.decision)
+
+
+def _count(engine: Engine, table: Table) -> int:
     with engine.connect() as connection:
-        return connection.execute(select(func.count()).select_from(schema.decision)).scalar_one()
+        return connection.execute(select(func.count()).select_from(table)).scalar_one()
 
 
 def _newest(engine: Engine) -> datetime:
@@ -240,6 +245,24 @@ def fleet(folder: Path, week: list[Told]) -> Found:
     return found
 
 
+def fleet_week(folder: Path, source: Path) -> Found:
+    """The report of a week of many workloads, of which decisions are pruned and minutes kept."""
+    path = folder / "week.db"
+    url = f"sqlite:///{path}"
+    engine = open_engine(url)
+    upgrade(engine)
+    engine.dispose()
+    found: Found = {"workloads": FLEET}
+    with timing(found, "fill_seconds"):
+        fill_fleet_week(str(path), str(source), FLEET)
+    engine = open_existing(url)
+    found["minutes"] = _count(engine, schema.minute)
+    found["gib"] = _gib(engine)
+    engine.dispose()
+    found["report"] = report(url, "week")
+    return found
+
+
 @contextmanager
 def postgres(folder: Path) -> Iterator[str]:
     """The URL of an empty database of a server of our own."""
@@ -293,6 +316,7 @@ def run(folder: Path, options: argparse.Namespace) -> Found:
             "postgresql": lambda: on_postgres(folder, kept, options.postgres_decisions),
             "tampering": lambda: tampering(Path(scratch), week),
             "fleet": lambda: fleet(Path(scratch), week),
+            "fleet-week": lambda: fleet_week(Path(scratch), kept),
         }
         for name in options.parts:
             found[name] = parts[name]()
@@ -309,7 +333,7 @@ def main() -> None:
         "--folder", type=Path, help="Keep the log and what was found there; else both go."
     )
     parser.add_argument("--prune-days", type=float, help="Prune SQLite to so many days at last.")
-    names = ["sqlite", "postgresql", "tampering", "fleet"]
+    names = ["sqlite", "postgresql", "tampering", "fleet", "fleet-week"]
     parser.add_argument("--parts", nargs="+", choices=names, default=names)
     parser.add_argument("--write", action="store_true", help="Write docs/benchmarks.md.")
     given = parser.parse_args()

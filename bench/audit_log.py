@@ -59,6 +59,8 @@ BATCH = 5_000
 DAY = timedelta(days=1)
 EXACT = int(45 * DAY / INTERVAL)
 """How many of the newest decisions are told exactly."""
+APART = 100_000_000
+"""Between the ids of two workloads that are told the same."""
 MORNING = int(timedelta(hours=6) / INTERVAL)
 
 
@@ -344,3 +346,33 @@ def copy_to_postgres(source: str, target: Engine, newest: int) -> None:
             connection.execute("UPDATE workload SET pruned_sequence = %s, pruned_digest = %s", cut)
     with target.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         connection.execute(text("VACUUM (ANALYZE)"))
+
+
+def fill_fleet_week(path: str, source: str, workloads: int) -> None:
+    """Many workloads with the minutes and changes of the newest week of an SQLite log of one, and
+    of the decisions only the newest, as pruning leaves them; into an empty log with its tables."""
+    with sqlite3.connect(path) as log:
+        log.execute("PRAGMA synchronous = OFF")
+        log.execute("ATTACH ? AS source", (source,))
+        (newest,) = log.execute("SELECT max(at) FROM source.decision").fetchone()
+        log.execute("INSERT INTO policy_settings SELECT * FROM source.policy_settings")
+        since = f"datetime('{newest}', '-7 days')"
+        wanted = {
+            "workload": "",
+            "minute": f"WHERE at >= {since}",
+            "scale_event": f"WHERE at >= {since}",
+            "decision": f"WHERE at = '{newest}'",
+        }
+        for index in range(workloads):
+            for table, where in wanted.items():
+                log.execute(_told_of(table, where, index))
+            log.commit()
+
+
+def _told_of(table: str, where: str, index: int) -> str:
+    """The rows of a table as if they were another workload's; ids are given anew."""
+    key = "name" if table == "workload" else "workload"
+    anew = {key: f"'{WORKLOAD}-{index:04}'", "decision_id": f"decision_id + {index * APART}"}
+    names = [one.name for one in schema.metadata.tables[table].c if one.name != "id"]
+    told = ", ".join(anew.get(name, name) for name in names)
+    return f"INSERT INTO {table} ({', '.join(names)}) SELECT {told} FROM source.{table} {where}"

@@ -14,7 +14,11 @@ TARGETS = {"month": "under 10 s and 1 GiB", "day": ""}
 
 
 def write_part(found: Found) -> None:
-    set_part("audit", "\n".join(_lines(found)))
+    """What was measured; a log that was not measured keeps what stands of it."""
+    if set(found) - {"fleet-week"}:
+        set_part("audit", "\n".join(_lines(found)))
+    if "fleet-week" in found:
+        set_part("fleet-week", _fleet_week(found["fleet-week"]))
 
 
 def _lines(found: Found) -> Iterator[str]:
@@ -82,6 +86,21 @@ def _fleet(found: Found) -> Iterator[str]:
         f"of all {report['seconds']} s and {report['peak_gib']} GiB, pruning "
         f"{found['pruned']:,} decisions {found['prune_seconds']:.0f} s "
         f"({found['pruned'] / found['prune_seconds']:,.0f} a second)."
+    )
+
+
+def _fleet_week(found: Found) -> str:
+    report, each = found["report"], found["report"]["seconds"] / found["workloads"]
+    return (
+        f"### A week of a thousand workloads\n\n"
+        f"Written by `python -m bench.audit --parts fleet-week --write` on "
+        f"{datetime.now(UTC):%Y-%m-%d}: {machine()}, with other work on the machine. "
+        f"{found['workloads']:,} workloads with a week of minutes each ({found['minutes']:,} rows, "
+        f"{found['gib']:.0f} GiB of SQLite), each the same week under a name of its own; their "
+        f"decisions are pruned but for the newest, so that no decision is taken again. "
+        f"`report --period week --html` over all of them: {report['seconds']:.0f} s "
+        f"({each:.2f} s a workload), {report['peak_gib']} GiB with the largest process that it "
+        f"starts, a page of {report['html_mib']} MiB with ten workloads told whole."
     )
 
 
