@@ -27,7 +27,14 @@ from storage.reports import charts
 from storage.reports.audit import AuditReport, NoDecisionError
 from storage.reports.counterfactual import as_if, reference_settings
 from storage.reports.export import COLUMNS, audit_document, cell, csv_header, minutes_csv
-from storage.reports.findings import Compliance, Objective, came_in_span, compliance
+from storage.reports.findings import (
+    Compliance,
+    Minute,
+    Objective,
+    came_in_span,
+    compliance,
+    worst_minute,
+)
 from storage.reports.minutes import Minutes, read_minutes
 from storage.reports.report import doubtful, fleet_row, render_fleet, render_html
 from storage.reports.summary import burn, duration, share
@@ -190,6 +197,23 @@ def test_the_worst_of_good_minutes_has_a_cause_too(day: Engine, report: AuditRep
     assert "met the objective" in worst.cause
     assert "more than forecast came" in worst.cause
     assert "Demand had risen by" in worst.cause
+
+
+def test_the_first_lines_tell_the_worst_minute_and_what_the_others_do(report: AuditReport) -> None:
+    html = render_html(report)
+    assert report.worst is not None
+    lead, _ = html.split('<div class="figures">')
+    assert f"The worst minute was {report.worst.at:%d %b %H:%M} UTC, with a P99 of" in lead
+    assert "not foreseen" in lead
+    assert "<strong>HPA</strong>: Kubernetes" in html
+
+
+def test_a_part_of_a_replica_is_not_one_that_was_missing(report: AuditReport) -> None:
+    """Else a minute that met its objective would be told as short of a replica."""
+    noon = MIDNIGHT + timedelta(hours=12)
+    for demand, missing in ((10_300.0, 0), (10_700.0, 1), (9_000.0, 0)):
+        found = worst_minute(Minute(noon, 0.99, demand, 10.0), report.minutes, report.objective)
+        assert found.missing_replicas == missing
 
 
 def test_doubts_at_one_time_count_once() -> None:
