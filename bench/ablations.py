@@ -93,8 +93,8 @@ def case_of(path: Path) -> Case:
     peak = static_peak(scenario, capacity)
     workload = Workload.model_validate(
         {
-            "name": path.stem,
-            "target": {"name": path.stem, "mode": "shadow"},
+            "name": "trace",
+            "target": {"name": "trace", "mode": "shadow"},
             "demand": {"query": "trace"},
             "capacity": {"qpsPerReplica": capacity, "saturationQps": profile.saturation_qps},
             "maxReplicas": 2 * peak + 2,
