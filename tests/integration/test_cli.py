@@ -159,7 +159,7 @@ def test_the_demo_ends_with_the_comparison_and_a_report(tmp_path: Path) -> None:
         "HPA",
         "0 of 1,440 measured",
         "It was kept.",
-        "Check: decided again",
+        "was taken again from what it had seen",
     ):
         assert told in report
     url = f"sqlite:///{tmp_path / 'daybreak-demo.db'}"

@@ -132,9 +132,11 @@ def refused(trace: Path, *arguments: str, path: str = "") -> str:
 
 
 def test_a_replay_that_fails_on_a_worker_is_told_as_here(trace: Path, cluster: str) -> None:
-    ended = run("simulate", "--trace", str(trace), *HOUR, "--policy", "cron", "--cluster", cluster)
+    ended = run(
+        "simulate", "--trace", str(trace), *HOUR, "--policy", "wva_v1", "--cluster", cluster
+    )
     assert ended.returncode == 2
-    assert ended.stderr.startswith("daybreak: policy cron failed at 2026-03-02T12:00:00+00:00: ")
+    assert ended.stderr.startswith("daybreak: policy wva_v1 never decided: ")
     assert ended.stderr.count("\n") == 1
 
 
