@@ -147,7 +147,7 @@ def test_a_prometheus_range_is_laid_at_the_start_of_its_steps(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("importer", "content", "expected"),
     [
-        (import_wc98, b"\x00" * 21, "whole records of 20 bytes"),
+        (import_wc98, b"\x00" * 21, "expected 20 bytes, got 1"),
         (import_wc98, b"\x00" * 20, "expected a time in 1998"),
         (import_azure_llm, b"a,b\n1,2\n", "expected the columns"),
         (
