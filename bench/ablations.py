@@ -25,12 +25,12 @@ import numpy as np
 
 from bench.parts import set_part
 from bench.policies import BURSTS, PAGE, POOLED, pooled, table
+from bench.runs import run_of
 from policies.registry import POLICIES
-from scaler.settings import Workload
 from simulator.fleet import FleetSettings
 from simulator.lifecycle import Lifecycle, constant_cold_start
 from simulator.pod import PROFILES
-from simulator.replay import Scenario, static_peak
+from simulator.replay import Scenario, first_replicas, static_peak
 from simulator.sweep import loop
 from simulator.sweep.calibrate import MARGINS
 from simulator.sweep.frontier import (
@@ -49,9 +49,7 @@ from simulator.traces.trace_file import read_trace
 
 PEAK_QPS = 200_000
 COLD_SECONDS = 180
-TICK_SECONDS = 15.0
 DEFAULT_TARGET = 1e-4
-FIRST_REPLICAS = 1.2
 SCALE, FLOOR = 1, 2
 """Their places in a row of a window."""
 EXACT_POLICIES = "predictive,asymmetric_concurrency,hpa"
@@ -86,27 +84,15 @@ def case_of(path: Path) -> Case:
     profile = PROFILES["h100-1200"]
     capacity = profile.capacity_within(1.0)
     starts_at = traffic.start + timedelta(days=int(traffic.days / 2))
-    at_first = traffic.between(starts_at, starts_at + timedelta(seconds=COLD_SECONDS + 600)).values
-    first = int(np.ceil(FIRST_REPLICAS * float(np.nanmax(at_first)) / capacity))
+    first = first_replicas(traffic, starts_at, COLD_SECONDS, capacity)
     fleet = FleetSettings(Lifecycle(constant_cold_start(COLD_SECONDS)), COLD_SECONDS, first)
     scenario = Scenario(traffic, starts_at, traffic.end, fleet, profile)
-    peak = static_peak(scenario, capacity)
-    workload = Workload.model_validate(
-        {
-            "name": "trace",
-            "target": {"name": "trace", "mode": "shadow"},
-            "demand": {"query": "trace"},
-            "capacity": {"qpsPerReplica": capacity, "saturationQps": profile.saturation_qps},
-            "maxReplicas": 2 * peak + 2,
-            "leadTime": {"p50Seconds": COLD_SECONDS, "p95Seconds": COLD_SECONDS},
-            "history": {"days": min(28, int(traffic.days) + 1)},
-        }
-    )
-    plan = plan_of(scenario, workload, TICK_SECONDS)
-    world = World.of(scenario, workload.history.step_seconds)
-    said = foretold(world, workload, plan)
+    run = run_of(scenario, "predictive")
+    plan = plan_of(scenario, run.workload, run.interval_seconds)
+    world = World.of(scenario, run.workload.history.step_seconds)
+    said = foretold(world, run.workload, plan)
     optimum = clairvoyant_hours(world, capacity)
-    return Case(path.stem, world, world.run(plan), said, optimum, peak)
+    return Case(path.stem, world, world.run(plan), said, optimum, static_peak(scenario, capacity))
 
 
 def whole(case: Case) -> tuple[SweepRun, Rows]:

@@ -25,8 +25,9 @@ import numpy as np
 
 from bench.parts import set_part
 from bench.run import machine
+from bench.runs import run_of
 from bench.simpy_models import Served, Traffic, resource_a_request, step_a_event
-from bench.simulator_day import Day, days_at_once, run_of, scenario
+from bench.simulator_day import Day, days_at_once, scenario
 from simulator.engines.compiled import compiled
 from simulator.engines.exact import ExactEngine
 from simulator.pod import PROFILES, PodProfile

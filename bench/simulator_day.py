@@ -17,18 +17,16 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from scaler.settings import Workload
+from bench.runs import run_of
 from simulator.fleet import FleetSettings
 from simulator.lifecycle import Lifecycle, constant_cold_start
-from simulator.pace import pace_of
 from simulator.pod import PROFILES
-from simulator.replay import Scenario, policy_defaults, static_peak
+from simulator.replay import Scenario, first_replicas
 from simulator.traces.generate import Diurnal, generate
-from simulator.whatif import Run, quiet_logs, run_one
+from simulator.whatif import quiet_logs, run_one
 
 PROFILE = PROFILES["h100-1200"]
 COLD_SECONDS = 180.0
-CAPACITY = PROFILE.capacity_within(1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,30 +53,10 @@ class Day:
 
 def scenario(engine: str, scale: int, peak: float) -> Scenario:
     traffic = generate(Diurnal(peak_qps=peak), datetime(2026, 3, 2, tzinfo=UTC), 8, 1)
-    first = max(1, round(peak * 3e-4))
-    fleet = FleetSettings(Lifecycle(constant_cold_start(COLD_SECONDS)), COLD_SECONDS, first)
     starts_at = traffic.end - timedelta(days=1)
+    first = first_replicas(traffic, starts_at, COLD_SECONDS, PROFILE.capacity_within(1.0))
+    fleet = FleetSettings(Lifecycle(constant_cold_start(COLD_SECONDS)), COLD_SECONDS, first)
     return Scenario(traffic, starts_at, traffic.end, fleet, PROFILE, engine, scale=scale)
-
-
-def run_of(day: Scenario, policy: str, parameters: dict[str, float] | None = None) -> Run:
-    """A policy told what it needs to know of its pods, at its own pace."""
-    peak = static_peak(day, CAPACITY)
-    own = policy_defaults(policy, PROFILE, CAPACITY, peak) if parameters is None else parameters
-    workload = Workload.model_validate(
-        {
-            "name": "day",
-            "target": {"name": "day", "mode": "shadow"},
-            "demand": {"query": "day"},
-            "capacity": {"qpsPerReplica": CAPACITY, "saturationQps": PROFILE.saturation_qps},
-            "minReplicas": 1,
-            "maxReplicas": 2 * peak + 2,
-            "leadTime": {"p50Seconds": COLD_SECONDS, "p95Seconds": COLD_SECONDS},
-            "history": {"days": 8},
-            "policy": {"name": policy, "parameters": own},
-        }
-    )
-    return Run(workload, pace_of(policy, 15.0).interval_seconds)
 
 
 def play(policy: str, engine: str, scale: int, peak: float) -> Day:

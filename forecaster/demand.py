@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import maximum_filter1d
 
 from forecaster.calendar import Calendar
 from forecaster.forecast import ForecastError, Window
@@ -53,6 +54,13 @@ class Demand:
         padded = np.concatenate([self.logs, np.full(window.last, np.nan)])
         spans = np.lib.stride_tricks.sliding_window_view(padded, length)
         return np.asarray(spans[origins + window.first].max(axis=1), dtype=np.float64)
+
+
+def trailing_peaks(values: Floats, width: int) -> Floats:
+    """At each place the highest of the newest `width` values, at least that one."""
+    size = max(1, min(width, len(values)))
+    peaks: Floats = maximum_filter1d(values, size, origin=(size - 1) // 2, mode="nearest")
+    return peaks
 
 
 def log_offset(history: TrafficHistory) -> float:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.ndimage import maximum_filter1d
 
 from forecaster.calendar import DAY_SECONDS
-from forecaster.demand import Ints
+from forecaster.demand import Ints, trailing_peaks
 from forecaster.features import MIN_EDGE_DAYS, Seen
 from forecaster.history import Floats
 
@@ -108,7 +107,8 @@ def rise_floor(
     rising = (growth > max(steep, 0.0)) & ~(present <= announced)
     floor = np.full(len(origins), -np.inf)
     if rising.any():
-        peaks = _trailing_peaks(logs, RISE_PEAK_SECONDS // step_seconds)[origins[rising]]
+        known = np.where(np.isfinite(logs), logs, -np.inf)
+        peaks = trailing_peaks(known, RISE_PEAK_SECONDS // step_seconds)[origins[rising] - 1]
         most = np.maximum(present[rising] + MOST_RISE, peaks)
         ahead = last + (width - 1) / 2
         floor[rising] = np.minimum(present[rising] + growth[rising] * ahead, most)
@@ -132,11 +132,3 @@ def _trailing_means(values: Floats, width: int) -> Floats:
     if len(values) >= width:
         means[width:] = sliding_window_view(values, width).mean(axis=1)
     return means
-
-
-def _trailing_peaks(values: Floats, width: int) -> Floats:
-    """At each boundary the highest known of the newest `width` values."""
-    known = np.concatenate([[-np.inf], np.where(np.isfinite(values), values, -np.inf)])
-    size = min(width, len(values))
-    peaks: Floats = maximum_filter1d(known, size, origin=(size - 1) // 2, mode="nearest")
-    return peaks

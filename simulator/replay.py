@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +20,7 @@ from simulator.fleet import FleetSettings, SimulatedFleet
 from simulator.forecasters import forecaster_for
 from simulator.pod import PodProfile
 from simulator.scorecard import Scorecard, score
+from simulator.sweep.plan import FIRST_HEADROOM
 from storage.memory import MemoryDecisionStore
 
 REACTIVE_UTILIZATION = 0.75
@@ -55,6 +57,17 @@ class Scenario:
             return ENGINES[self.engine](self.profile, rates, settings)
 
         return SimulatedFleet(self.traffic, self.starts_at, self.fleet, make_engine)
+
+
+def first_replicas(
+    traffic: TrafficHistory, starts_at: datetime, cold_seconds: float, capacity: float
+) -> int:
+    """What the first cold start needs, and a little more: nothing ordered now could serve it, so
+    that no policy is to blame."""
+    until = starts_at + timedelta(seconds=cold_seconds + traffic.step_seconds)
+    known = traffic.between(starts_at, until).values
+    highest = max((rate for rate in known if math.isfinite(rate)), default=0.0)
+    return max(1, math.ceil(FIRST_HEADROOM * highest / capacity))
 
 
 class ReplayError(Exception):

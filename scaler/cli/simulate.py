@@ -6,12 +6,13 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic.alias_generators import to_camel
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -50,7 +51,7 @@ from simulator.fleet import FleetSettings
 from simulator.lifecycle import ColdStart, Lifecycle
 from simulator.pace import pace_of
 from simulator.pod import PodProfile
-from simulator.replay import ReplayError, Scenario, policy_defaults, static_peak
+from simulator.replay import ReplayError, Scenario, first_replicas, policy_defaults, static_peak
 from simulator.report import render_comparison, render_frontier
 from simulator.results import document_head, results_document
 from simulator.schedules import hourly_schedules
@@ -59,8 +60,6 @@ from simulator.traces.edit import cut, scaled_to_peak
 from simulator.whatif import Finished, Moment, Run, run_all, warmup
 
 BY_THE_CLOCK = ("cron", "cron_floor")
-FIRST_HEADROOM = 1.2
-"""Over the highest rate of the first cold start, of the fleet that a run finds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +353,7 @@ def _scenario(traffic: TrafficHistory, setting: Setting, warmup_days: float | No
     fleet = FleetSettings(
         setting.lifecycle,
         cold_seconds,
-        _first_replicas(traffic, starts_at, cold_seconds, capacity),
+        first_replicas(traffic, starts_at, cold_seconds, capacity),
         dispersion=setting.dispersion,
         seed=setting.seed,
     )
@@ -374,17 +373,6 @@ def _scenario(traffic: TrafficHistory, setting: Setting, warmup_days: float | No
         retries=setting.retries,
         scale=setting.scale,
     )
-
-
-def _first_replicas(
-    traffic: TrafficHistory, starts_at: datetime, cold_seconds: float, capacity: float
-) -> int:
-    """What the first cold start needs, and a little more: nothing ordered now could serve it, so
-    that no policy is to blame."""
-    until = starts_at + timedelta(seconds=cold_seconds + traffic.step_seconds)
-    known = traffic.between(starts_at, until).values
-    highest = max((rate for rate in known if math.isfinite(rate)), default=0.0)
-    return max(1, math.ceil(FIRST_HEADROOM * highest / capacity))
 
 
 def _run(name: str, scenario: Scenario, setting: Setting) -> Run:
@@ -437,15 +425,7 @@ def _schedules(
         found = hourly_schedules(past, capacity)
     except ValueError as error:
         raise BadInputError(f"--policy: {name}: {error}; --warmup-days gives it some") from error
-    return [
-        {
-            "start": each.start,
-            "end": each.end,
-            "replicas": each.replicas,
-            "timeZone": each.time_zone,
-        }
-        for each in found
-    ]
+    return [{to_camel(key): value for key, value in asdict(each).items()} for each in found]
 
 
 def _workload_document(config: Path | None, slo_seconds: float | None) -> dict[str, Any]:

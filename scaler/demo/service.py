@@ -15,7 +15,6 @@ from multiprocessing import get_context
 
 from sqlalchemy import Engine
 
-from forecaster.history import TrafficHistory
 from scaler.loop import Ports
 from scaler.settings import Settings, Workload
 from scaler.wiring import Watch, build_rounds
@@ -23,7 +22,7 @@ from simulator.clock import VirtualClock, run_jobs
 from simulator.fleet import FleetSettings
 from simulator.lifecycle import ColdStart, Lifecycle, Phase
 from simulator.pod import PROFILES
-from simulator.replay import Scenario, reactive_parameters, replay, static_peak
+from simulator.replay import Scenario, first_replicas, reactive_parameters, replay, static_peak
 from simulator.scorecard import Scorecard, score
 from simulator.traces.edit import with_surge
 from simulator.traces.generate import Diurnal, generate
@@ -77,7 +76,9 @@ def scenario(days: int) -> Scenario:
         fleet=FleetSettings(
             Lifecycle(ColdStart((COLD_START,))),
             COLD_START.p95_seconds,
-            _first_replicas(traffic, starts_at),
+            first_replicas(
+                traffic, starts_at, COLD_START.p95_seconds, PROFILE.capacity_within(1.0)
+            ),
             seed=SEED,
         ),
         profile=PROFILE,
@@ -150,9 +151,3 @@ def _workload(policy: str, parameters: dict[str, float], days: int) -> dict[str,
 
 def _capacity(workload: Workload) -> float:
     return workload.capacity.qps_per_replica
-
-
-def _first_replicas(traffic: TrafficHistory, starts_at: datetime) -> int:
-    """A fleet that fits the first minute, so that no policy starts with a debt."""
-    first = float(traffic.between(starts_at, traffic.end).values[0])
-    return int(-(-first * 1.2 // PROFILE.capacity_within(1.0)))

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
-from scipy.ndimage import maximum_filter1d
 
 from forecaster.combine import Combined, Rehearsal
+from forecaster.demand import trailing_peaks
 from forecaster.forecast import (
     Calibration,
     FittedModel,
@@ -213,16 +213,9 @@ def bridged(rates: Floats) -> Floats:
     return np.interp(np.arange(len(rates)), known, rates[known])
 
 
-def rolling_max(values: Floats, steps: int) -> Floats:
-    """The highest of the newest `steps` values (at least one), at each place."""
-    size = max(1, steps)
-    highest: Floats = maximum_filter1d(values, size, origin=(size - 1) // 2, mode="nearest")
-    return highest
-
-
 def _highest(rates: Floats, steps: int, first: int) -> Floats:
     """The same for a replay from `first` on: it knows no days before, for which its own first ones
     stand."""
-    highest, known = rolling_max(rates, steps), first + steps
+    highest, known = trailing_peaks(rates, steps), first + steps
     highest[:known] = rates[:known].max()
     return highest

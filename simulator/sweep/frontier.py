@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from forecaster.combine import Rehearsal
+from forecaster.demand import trailing_peaks
 from forecaster.history import Floats, TrafficHistory
 from forecaster.registry import combined
 from policies.predictive import DEFAULT_MARGIN
@@ -30,7 +31,6 @@ from simulator.sweep.calibrate import (
     bridged,
     choose,
     rehearsed,
-    rolling_max,
     with_spare,
 )
 from simulator.sweep.plan import Options, Plan, Rows, SweepRun, fluid_pod
@@ -238,7 +238,7 @@ def _highest(world: World, lag_steps: int) -> dict[int, Floats]:
     first = round(passed) // step
     newest = np.arange(first, len(rates) + 1) - lag_steps - 1
     newest = np.maximum(newest, 0)
-    return {seconds: rolling_max(rates, seconds // step)[newest] for seconds in SPARE_SECONDS}
+    return {seconds: trailing_peaks(rates, seconds // step)[newest] for seconds in SPARE_SECONDS}
 
 
 def _calibrated_peer(world: World, plan: Plan, name: str, peer: Peer) -> list[Setting]:

@@ -23,7 +23,7 @@ Rows = tuple[Floats, Floats, npt.NDArray[np.bool_]]
 """Of each decision: the order window, the hold window, and whether they are trusted."""
 NO_ROWS: Rows = (np.zeros((0, 4)), np.zeros((0, 4)), np.zeros(0, dtype=np.bool_))
 FIRST_HEADROOM = 1.2
-"""Replicas that a run starts with, over its first minute, where nothing else is said."""
+"""Over the rate that a run begins with, of the replicas that it finds."""
 SELECTS = {
     SelectPolicy.MAX: rules.BY_MAX,
     SelectPolicy.MIN: rules.BY_MIN,

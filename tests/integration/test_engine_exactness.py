@@ -276,31 +276,24 @@ from simulator.balancers import Balancer, Balancing, Gateway
 from simulator.engines.exact import ExactEngine, ExactSettings
 from simulator.pod import PodProfile
 profile = PodProfile("small", 2.5e-3, 7e-6, 5e-6, max_num_seqs=32, timeout_seconds=2.0)
-settings = ExactSettings(max_waiting=600, retry_ratio=0.1)
-for balancing in Balancing:
-    engine = ExactEngine(profile, Balancer(balancing, clients=3, connections=50), 1, 6, settings)
+def play(balancer, settings, empty_seconds):
+    engine = ExactEngine(profile, balancer, 1, 6, settings)
+    engine.advance(np.full(empty_seconds, 400.0))
     pods = engine.activate(6)
     engine.advance(np.full(4, 2500.0))
     engine.drain(pods[0], grace_seconds=1)
     engine.crash(pods[1])
     engine.advance(np.concatenate([np.full(3, 100.0), np.zeros(55)]))
     engine.flush()
-    assert engine.in_flight == 0
+    assert engine.in_flight == engine.held == 0
     assert engine.timed_out.sum() > 0 and engine.shed.sum() > 0
+settings = ExactSettings(max_waiting=600, retry_ratio=0.1)
+for balancing in Balancing:
+    play(Balancer(balancing, clients=3, connections=50), settings, 0)
 settings = ExactSettings(retry_ratio=0.1)
 for balancing in (Balancing.P2C, Balancing.RANDOM, Balancing.ROUND_ROBIN, Balancing.LEAST_LOADED):
     for limit in (None, 20, 50):
-        held = Balancer(balancing, clients=3, gateway=Gateway(limit, 3000))
-        engine = ExactEngine(profile, held, 1, 6, settings)
-        engine.advance(np.full(4, 400.0))
-        pods = engine.activate(6)
-        engine.advance(np.full(4, 2500.0))
-        engine.drain(pods[0], grace_seconds=1)
-        engine.crash(pods[1])
-        engine.advance(np.concatenate([np.full(3, 100.0), np.zeros(55)]))
-        engine.flush()
-        assert engine.in_flight == engine.held == 0
-        assert engine.timed_out.sum() > 0 and engine.shed.sum() > 0
+        play(Balancer(balancing, clients=3, gateway=Gateway(limit, 3000)), settings, 4)
 """
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from forecaster.calendar import Calendar
 from forecaster.combine import Rehearsal
+from forecaster.demand import trailing_peaks
 from forecaster.forecast import FittedModel, Window
 from forecaster.history import Floats, TrafficHistory
 from forecaster.registry import combined
@@ -35,7 +36,7 @@ from simulator.lifecycle import Lifecycle, constant_cold_start
 from simulator.pod import PROFILES
 from simulator.replay import Scenario, static_peak
 from simulator.sweep import fleet, loop, rules
-from simulator.sweep.calibrate import choose, rehearsed, rolling_max, with_spare
+from simulator.sweep.calibrate import choose, rehearsed, with_spare
 from simulator.sweep.frontier import TARGETS, World, foretold, plan_of, sweep
 from simulator.sweep.plan import Plan, SweepRun, direction_of, fluid_pod, slices
 from simulator.sweep.tape import Walk
@@ -210,7 +211,7 @@ def test_windows_count_the_decisions_younger_than_they_are_long() -> None:
 def test_the_highest_of_the_last_steps_looks_back_only(steps: int) -> None:
     values = np.random.Generator(np.random.Philox(key=1)).random(30)
     expected = [values[max(0, i - steps + 1) : i + 1].max() for i in range(len(values))]
-    assert rolling_max(values, steps).tolist() == expected
+    assert trailing_peaks(values, steps).tolist() == expected
 
 
 @pytest.mark.parametrize("step", [1, 2, 5, 15, 60])
