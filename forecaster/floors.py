@@ -25,8 +25,8 @@ for the nearest of them, and for the others."""
 CERTAINTY = 2.0
 """An edge is scheduled where three quarters of past days rose more than the forecast says with at
 least this many scales added."""
-RISE_SECONDS = 30
-"""Means over this long are compared to see a rise."""
+RISE_SECONDS = 15
+"""Means over this long are compared, twice in a row: a jump alone is no rise that goes on."""
 STEEP_LEVEL = 0.997
 """A rise is as steep as the steepest few in a thousand moments of the history."""
 NEVER_STEEP = 1e9
@@ -120,9 +120,11 @@ def _width(step_seconds: int) -> int:
 
 
 def _growth(means: Floats, width: int) -> Floats:
-    """A step's growth at each boundary, from the mean before to the newest; NaN where not known."""
+    """What a step has grown by at each boundary, the less of the newest two times; NaN where one
+    is not known."""
     growth = np.full(len(means), np.nan)
-    growth[width:] = (means[width:] - means[:-width]) / width
+    change = (means[width:] - means[:-width]) / width
+    growth[2 * width :] = np.minimum(change[width:], change[:-width])
     return growth
 
 

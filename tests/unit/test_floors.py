@@ -131,20 +131,20 @@ def rising(steps: int = 8, flat: int = 400, slope: float = SLOPE) -> Floats:
 
 
 def risen_to(logs: Floats, steep: float = SLOPE / 2, announced: float = np.nan) -> float:
-    """The floor for a window that ends 14 steps ahead, over the newest half minute's mean."""
+    """The floor for a window that ends 14 steps ahead, over the newest step."""
     origin = np.array([len(logs)])
     floor = rise_floor(logs, origin, 15, 14, steep, np.array([announced]))
-    return float(floor[0] - logs[-2:].mean())
+    return float(floor[0] - logs[-1])
 
 
 def test_a_steep_rise_is_taken_to_go_on_to_the_end_of_the_window() -> None:
-    """From the middle of the newest half minute to the window's end are 14.5 steps."""
-    assert risen_to(rising()) == pytest.approx(14.5 * SLOPE)
+    """From the newest step to the window's last are 14."""
+    assert risen_to(rising()) == pytest.approx(14 * SLOPE)
 
 
 def test_a_rise_that_was_announced_is_the_forecast_s_business() -> None:
     logs = rising()
-    present = float(logs[-2:].mean())
+    present = float(logs[-1])
     assert risen_to(logs, announced=present + 1e-9) == -np.inf
     assert risen_to(logs, announced=present - 1e-9) > 0
 
@@ -157,14 +157,21 @@ def test_a_fall_is_no_rise_even_where_traffic_always_falls() -> None:
     assert risen_to(rising(slope=-SLOPE), steep=-1.0) == -np.inf
 
 
-def test_a_jump_is_not_taken_to_go_on_far_beyond_what_was_seen() -> None:
+def test_a_jump_alone_is_no_rise() -> None:
+    """Where a Sunday ends and a Monday begins, demand may stand a quarter higher at once."""
+    jump = np.concatenate([np.full(400, 5.0), np.full(8, 5.25)])
+    for seen in range(401, 409):
+        assert risen_to(jump[:seen]) == -np.inf
+
+
+def test_a_burst_is_not_taken_to_go_on_far_beyond_what_was_seen() -> None:
     assert risen_to(rising(steps=2, slope=0.5)) == pytest.approx(MOST_RISE)
 
 
 def test_a_return_from_an_outage_may_go_on_to_the_peak_of_the_last_days() -> None:
     logs = np.concatenate([np.full(100, 5.0), np.full(60, 0.0), 0.2 * np.arange(1, 5)])
-    present = float(logs[-2:].mean())
-    assert risen_to(logs) == pytest.approx(min(5.0 - present, 14.5 * 0.2))
+    present = float(logs[-1])
+    assert risen_to(logs) == pytest.approx(min(5.0 - present, 14 * 0.2))
 
 
 def test_a_gap_in_the_newest_minute_is_no_rise() -> None:
