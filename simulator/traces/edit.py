@@ -27,10 +27,12 @@ def scaled_to_peak(trace: TrafficHistory, peak_qps: float) -> TrafficHistory:
 
 def cut(trace: TrafficHistory, start: datetime | None, end: datetime | None) -> TrafficHistory:
     """The steps within [start, end); raises ValueError where none is left."""
-    kept = trace.between(start or trace.start, end or trace.end)
+    first, last = start or trace.start, end or trace.end
+    kept = trace.between(first, last)
     if not len(kept):
         raise ValueError(
-            f"trace {trace.series}: nothing between {start} and {end}; it spans "
+            f"trace {trace.series}: nothing between {first.isoformat()} and {last.isoformat()}; "
+            f"it spans "
             f"{trace.start.isoformat()} to {trace.end.isoformat()}"
         )
     return kept
