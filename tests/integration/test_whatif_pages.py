@@ -115,6 +115,8 @@ def test_the_comparison_shows_need_and_p99_of_every_policy(
     assert_inert(html)
     text = Page(html).text
     assert f"What-if: {HOSTILE}" in text
+    assert "fluid, balancer p2c" in text
+    assert "Balancer(" not in text
     assert html.count("needed by demand</text>") == 2 * 2
     assert html.count("objective 1 s</text>") == 2 * 3  # of all, and of each
     for policy in document["policies"]:
