@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from statsmodels.robust.norms import HuberT
-from statsmodels.robust.robust_linear_model import RLM
 
 from forecaster import cycle
 from forecaster.calendar import DAY_SECONDS, WEEK_SECONDS, fourier
@@ -61,6 +59,10 @@ class Harmonic:
 
 
 def _regressed(means: LocalMeans, weekly: bool) -> Floats:
+    # Imported here: it takes a second, and only far windows ask this model.
+    from statsmodels.robust.norms import HuberT  # noqa: PLC0415
+    from statsmodels.robust.robust_linear_model import RLM  # noqa: PLC0415
+
     known = np.isfinite(means.values)
     design = _design(means.slots[known], means.seconds, weekly)
     with warnings.catch_warnings():

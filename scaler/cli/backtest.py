@@ -78,7 +78,7 @@ def backtest(
         Path | None, output_option(help_text="Write a page with pictures here.")
     ] = None,
 ) -> None:
-    """Forecast a trace, or your own history, as it went by: error, coverage, speed of each model.
+    """Forecast a trace, or your own history, as it went by, and score each model.
 
     The target is the highest rate in [t + lead, t + lead + commitment]. Models are fitted anew
     each day on the 28 days before it, and scored on what came after.

@@ -68,10 +68,10 @@ def report(
     json_out: JsonOption = None,
     csv: Annotated[Path | None, output_option(help_text="Write every minute as CSV.")] = None,
 ) -> None:
-    """Audit a period: objective and error budget, cost and regret, what other policies would have
-    cost, how good the forecast was, every change and every doubt.
+    """Audit a period: what was promised, what it cost, why, and what else could have been.
 
-    Without --until it ends with the newest decision.
+    Objective and error budget, cost and regret, what other policies would have cost, how good the
+    forecast was, every change and every doubt. Without --until it ends with the newest decision.
 
     Example: daybreak report --period month --workload grammar --html march.html
     """

@@ -17,7 +17,6 @@ from scaler.cli.output import (
     write_json,
     write_text,
 )
-from simulator.report import render_rows
 from simulator.seed import Row
 from simulator.seed import reproduce as reproduce_seed
 
@@ -45,6 +44,8 @@ def seed(
     if json_out is not None:
         write_json({"rows": [asdict(row) for row in rows]}, json_out)
     if html is not None:
+        from simulator.report import render_rows  # noqa: PLC0415  # brings the charts
+
         write_text(html, render_rows("The seed case, reproduced", rows))
     if json_out != "-":
         Console(width=130).print(_table(rows))

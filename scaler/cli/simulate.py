@@ -52,7 +52,6 @@ from simulator.lifecycle import ColdStart, Lifecycle
 from simulator.pace import pace_of
 from simulator.pod import PodProfile
 from simulator.replay import ReplayError, Scenario, first_replicas, policy_defaults, static_peak
-from simulator.report import render_comparison, render_frontier
 from simulator.results import document_head, results_document
 from simulator.schedules import hourly_schedules
 from simulator.sweep.results import frontier, optimum_hours
@@ -269,6 +268,8 @@ def simulate(
     if json_out is not None:
         write_json(document, json_out)
     if html is not None:
+        from simulator.report import render_comparison  # noqa: PLC0415  # brings the charts
+
         write_text(html, render_comparison(scenario, finished, _slo(setting)))
     if json_out != "-":
         table_console().print(_table(finished))
@@ -324,6 +325,8 @@ def _show_sweep(
     if json_out is not None:
         write_json(document, json_out)
     if html is not None:
+        from simulator.report import render_frontier  # noqa: PLC0415  # brings the charts
+
         peak = head["static_peak"]["pod_hours"]
         write_text(html, render_frontier(scenario, points, optimum, peak))
     if json_out != "-":
@@ -405,8 +408,8 @@ def _run(name: str, scenario: Scenario, setting: Setting) -> Run:
     days = (scenario.until - scenario.traffic.start).days + 1
     document.setdefault("history", {})
     document["history"] = {**document["history"], "days": min(28, days)}
-    interval = pace_of(name, setting.interval_seconds).interval_seconds
     workload = Workload.model_validate(document)
+    interval = pace_of(workload, setting.interval_seconds).interval_seconds
     if setting.engine == "exact":
         check_room(setting.profile, workload.max_replicas, setting.scale)
     return Run(workload, interval)

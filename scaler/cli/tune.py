@@ -218,7 +218,7 @@ def _trial(subject: Subject, seed: int) -> Trial:
         slo_seconds=workload.slo.p99_seconds,
     )
     pod = fluid_pod(subject.profile) if subject.settings is None else pod_of(workload, None)
-    interval = pace_of(workload.policy.name, subject.interval_seconds).interval_seconds
+    interval = pace_of(workload, subject.interval_seconds).interval_seconds
     trial = Trial(scenario, Run(workload, interval), pod)
     try:
         candidates(trial)

@@ -14,10 +14,9 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from forecaster.combine import Rehearsal
+from forecaster.combine import Combined, Rehearsal
 from forecaster.demand import trailing_peaks
 from forecaster.history import Floats, TrafficHistory
-from forecaster.registry import combined
 from policies.predictive import DEFAULT_MARGIN
 from scaler.settings import Workload
 from simulator.forecasters import plan_for
@@ -143,7 +142,7 @@ def sweep(
 def plan_of(scenario: Scenario, workload: Workload, interval_seconds: float) -> Plan:
     """The plan of a run as the full loop would live it: decided on and scraped at the policy's
     own pace, cold starts as they are drawn."""
-    pace = pace_of(workload.policy.name, interval_seconds)
+    pace = pace_of(workload, interval_seconds)
     plan = plan_for(workload, pace.interval_seconds, fluid_pod(scenario.profile))
     return replace(
         plan,
@@ -214,7 +213,7 @@ def foretold(
         tried.append((row, rehearsed(rehearsal, plan)))
         on_day()
 
-    forecaster = combined(workload.traffic_calendar())
+    forecaster = Combined(workload.traffic_calendar())
     tape = record(forecaster, world.demand, world.scenario.starts_at, walk, on_fit)
     at = walk.rows(world.run(plan).ticks, plan.tick_seconds, step)
     return Foretold(tape, at, tried, _highest(world, walk.lag_steps(step)))
