@@ -12,9 +12,15 @@ from simulator.whatif import Run
 LONGEST_HISTORY_DAYS = 28
 
 
-def run_of(scenario: Scenario, policy: str, parameters: Mapping[str, float] | None = None) -> Run:
-    """At the policy's own pace, with at most four weeks of the scenario's history; without
-    `parameters` those of its own that depend on the pods."""
+def run_of(
+    scenario: Scenario,
+    policy: str,
+    parameters: Mapping[str, float] | None = None,
+    every_seconds: float = 15.0,
+) -> Run:
+    """At the policy's own pace, or scraped and decided on every so many seconds, with at most four
+    weeks of the scenario's history; without `parameters` those of its own that depend on the
+    pods."""
     profile = scenario.profile
     capacity, cold_seconds = (
         profile.capacity_within(scenario.slo_seconds),
@@ -30,9 +36,13 @@ def run_of(scenario: Scenario, policy: str, parameters: Mapping[str, float] | No
             "demand": {"query": "trace"},
             "capacity": {"qpsPerReplica": capacity, "saturationQps": profile.saturation_qps},
             "maxReplicas": 2 * peak + 2,
-            "leadTime": {"p50Seconds": cold_seconds, "p95Seconds": cold_seconds},
+            "leadTime": {
+                "p50Seconds": cold_seconds,
+                "p95Seconds": cold_seconds,
+                "metricLagSeconds": every_seconds,
+            },
             "history": {"days": min(LONGEST_HISTORY_DAYS, days)},
             "policy": {"name": policy, "parameters": dict(own)},
         }
     )
-    return Run(workload, pace_of(policy).interval_seconds)
+    return Run(workload, pace_of(workload, every_seconds).interval_seconds)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scaler.settings import Workload
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -14,8 +16,6 @@ class Pace:
     lag_seconds: int = 15
 
 
-USUAL = Pace(15.0)
-"""What goes through Prometheus at its usual scrape interval."""
 PACES: dict[str, Pace] = {
     # These ask the pods themselves.
     "asymmetric_concurrency": Pace(5.0, 1, 2),
@@ -33,5 +33,8 @@ PACES: dict[str, Pace] = {
 }
 
 
-def pace_of(policy: str, usual_interval_seconds: float = 15.0) -> Pace:
-    return PACES.get(policy, Pace(usual_interval_seconds))
+def pace_of(workload: Workload, interval_seconds: float) -> Pace:
+    """A policy that asks the pods themselves goes at its own pace. Any other decides as often as
+    the daemon does, on what Prometheus scrapes as often as the workload's metric lag says."""
+    lag = round(workload.lead_time.metric_lag_seconds)
+    return PACES.get(workload.policy.name, Pace(interval_seconds, max(1, lag), lag))

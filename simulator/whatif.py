@@ -122,16 +122,16 @@ def run_one(scenario: Scenario, run: Run) -> Finished:
 def run_told(scenario: Scenario, run: Run, on_progress: OnProgress) -> Finished:
     """A run that says on its way how far it is."""
     began = time.perf_counter()  # noqa: TID251  # the wall time is what is reported
-    seen = _as_seen_by(run.workload.policy.name, scenario)
+    seen = _as_seen_by(run, scenario)
     card = replay(seen, run.workload, run.interval_seconds, on_progress=on_progress)
     seconds = time.perf_counter() - began  # noqa: TID251
     span = (scenario.until - scenario.starts_at).total_seconds()
     return Finished(card, seconds, round(span / run.interval_seconds))
 
 
-def _as_seen_by(policy: str, scenario: Scenario) -> Scenario:
+def _as_seen_by(run: Run, scenario: Scenario) -> Scenario:
     """The same fleet, scraped as the policy scrapes it in life."""
-    pace = pace_of(policy)
+    pace = pace_of(run.workload, run.interval_seconds)
     fleet = replace(
         scenario.fleet, scrape_seconds=pace.scrape_seconds, lag_seconds=pace.lag_seconds
     )

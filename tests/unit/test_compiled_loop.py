@@ -249,7 +249,7 @@ def rough() -> Scenario:
     return Scenario(traffic, starts_at, traffic.end, settings_, PROFILE)
 
 
-def fixed(margin: float, step_seconds: int) -> Workload:
+def fixed(margin: float, step_seconds: int, lag_seconds: int = 15) -> Workload:
     return Workload.model_validate(
         {
             "name": "trace",
@@ -257,20 +257,29 @@ def fixed(margin: float, step_seconds: int) -> Workload:
             "demand": {"query": "trace"},
             "history": {"days": 4, "stepSeconds": step_seconds},
             "capacity": {"qpsPerReplica": CAPACITY, "saturationQps": PROFILE.saturation_qps},
-            "leadTime": {"p50Seconds": 180, "p95Seconds": 180},
+            "leadTime": {
+                "p50Seconds": 180,
+                "p95Seconds": 180,
+                "metricLagSeconds": lag_seconds,
+            },
             "maxReplicas": 2 * static_peak(rough(), CAPACITY),
             "policy": {"name": "predictive", "parameters": {"margin": margin}},
         }
     )
 
 
-@pytest.mark.parametrize(("margin", "step"), [(-2.0, 15), (4.0, 15), (100.0, 15), (4.0, 60)])
-def test_a_rough_day_costs_what_it_costs_in_the_full_loop(margin: float, step: int) -> None:
-    """Decision by decision: limits, holds, lost trust and all."""
-    workload = fixed(margin, step)
-    card = run_one(rough(), Run(workload, 15.0)).card
+@pytest.mark.parametrize(
+    ("margin", "step", "every"),
+    [(-2.0, 15, 15), (4.0, 15, 15), (100.0, 15, 15), (4.0, 60, 15), (4.0, 15, 5)],
+)
+def test_a_rough_day_costs_what_it_costs_in_the_full_loop(
+    margin: float, step: int, every: int
+) -> None:
+    """Decision by decision: limits, holds, lost trust and all; scraped as often as decided."""
+    workload = fixed(margin, step, every)
+    card = run_one(rough(), Run(workload, every)).card
     world = World.of(rough(), step)
-    plan = plan_of(rough(), workload, 15.0)
+    plan = plan_of(rough(), workload, every)
     run = world.run(plan)
     said = foretold(world, workload, plan)
     tally = run.play(loop.PREDICTIVE, margin, rows=said.at_margin())
