@@ -13,6 +13,8 @@ from simulator.traces.trace_file import read_trace
 from tests.integration.test_cli import run
 
 ROOT = Path(__file__).parents[2]
+MORNING = ("--warmup-days", "2", "--end", "2026-03-04T12:00")
+"""Scores the rise of the third day alone."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def test_a_policy_that_has_nothing_to_go_by_is_refused(trace: Path) -> None:
 
 
 def test_no_figure_is_cut_in_a_pipe(trace: Path) -> None:
-    ended = simulate(trace, "--policy", "asymmetric_concurrency,static")
+    ended = simulate(trace, "--policy", "asymmetric_concurrency,static", *MORNING)
     assert "asymmetric_concurrency" in ended.stdout
     assert "\N{HORIZONTAL ELLIPSIS}" not in ended.stdout
 
@@ -75,7 +77,7 @@ def test_policies_are_compared_in_the_contract_s_form(trace: Path, tmp_path: Pat
 
 
 def test_policies_by_the_clock_get_a_schedule_from_the_history(trace: Path) -> None:
-    document = results(trace, "--policy", "cron,cron_floor", "--warmup-days", "1")
+    document = results(trace, "--policy", "cron,cron_floor", *MORNING)
     assert [entry["scale_ups"] > 0 for entry in document["policies"]] == [True, True]
     refused = simulate(trace, "--policy", "cron", "--warmup-days", "0")
     assert refused.returncode == 2
@@ -83,7 +85,7 @@ def test_policies_by_the_clock_get_a_schedule_from_the_history(trace: Path) -> N
 
 
 def test_results_do_not_depend_on_the_number_of_workers(trace: Path) -> None:
-    both = ("--policy", "predictive,asymmetric_concurrency", "--seed", "3")
+    both = ("--policy", "predictive,asymmetric_concurrency", "--seed", "3", *MORNING)
     one = results(trace, *both, "--workers", "1")
     two = results(trace, *both, "--workers", "2")
     assert without_times(one) == without_times(two)
@@ -114,19 +116,20 @@ def test_what_goes_wrong_is_asked_for_and_told(trace: Path) -> None:
 
 
 def test_nodes_and_first_seconds_are_asked_for_and_told(trace: Path) -> None:
-    cold = ("--policy", "predictive", "--cold-start", "lazy-image-cold-nodes")
+    ours = ("--policy", "predictive", *MORNING)
+    cold = (*ours, "--cold-start", "lazy-image-cold-nodes")
     nodes = ("--warm-nodes", "8", "--missing-nodes", "0.3")
     slow = ("--slow-start", "600", "--slow-start-factor", "3")
-    calm = results(trace, "--policy", "predictive", "--cold-start", "lazy-image")
+    calm = results(trace, *ours, "--cold-start", "lazy-image")
     rough = results(trace, *cold, *nodes)
     warm = results(trace, *cold, "--warm-nodes", "1000", "--missing-nodes", "0.3")
     # Where every pod finds its node, none is missing.
     assert warm["policies"][0]["bad_ratio"] == calm["policies"][0]["bad_ratio"]
     assert rough["policies"][0]["bad_ratio"] > 2 * calm["policies"][0]["bad_ratio"]
-    young = results(trace, "--policy", "predictive", *slow)
+    young = results(trace, *ours, *slow)
     assert (
         young["policies"][0]["late_ratio"]
-        > 1.05 * (results(trace, "--policy", "predictive")["policies"][0]["late_ratio"])
+        > 1.05 * (results(trace, *ours)["policies"][0]["late_ratio"])
     )
     assert rough["settings"].items() >= {"warm_nodes": 8, "missing_nodes": 0.3}.items()
     expected = {"slow_start_seconds": 600, "slow_start_factor": 3}
@@ -134,7 +137,7 @@ def test_nodes_and_first_seconds_are_asked_for_and_told(trace: Path) -> None:
 
 
 def test_senders_and_queues_are_asked_for_and_told(trace: Path) -> None:
-    hour = ("--start", "2026-03-02T08:00", "--end", "2026-03-02T12:00", "--policy", "static")
+    hour = ("--start", "2026-03-02T08:00", "--end", "2026-03-02T09:00", "--policy", "static")
 
     def settings(*arguments: str) -> dict[str, Any]:
         ended = run("simulate", "--trace", str(trace), *hour, *arguments, "--json", "-")
@@ -161,6 +164,7 @@ def test_a_profile_of_one_s_own_serves_in_both_engines(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     arguments = ("--pod-profile", str(ROOT / "examples/pods/chat.yaml"), "--slo", "30")
     day = ("--policy", "static", "--drain", "120", "--json", "-", "--trace", str(trace))
+    day = (*day, "--warmup-days", "0.5", "--end", "2026-03-02T15:00")
     found = []
     for engine in ("fluid", "exact"):
         ended = run("simulate", "--engine", engine, *arguments, *day)
@@ -184,7 +188,8 @@ def test_what_the_exact_engine_cannot_hold_is_told(trace: Path) -> None:
 
 
 def test_one_pod_in_ten_is_simulated_and_a_fleet_too_small_for_it_is_told(trace: Path) -> None:
-    part = ("--start", "2026-03-02", "--end", "2026-03-03", "--policy", "static", "--json", "-")
+    part = ("--start", "2026-03-02T06:00", "--end", "2026-03-02T10:00")
+    part = (*part, "--policy", "static", "--json", "-")
     ended = run("simulate", "--trace", str(trace), *part, "--scale", "10")
     assert ended.returncode == 0
     found = json.loads(ended.stdout)
@@ -204,7 +209,7 @@ def test_one_pod_in_ten_is_simulated_and_a_fleet_too_small_for_it_is_told(trace:
 
 
 def test_a_missed_objective_fails_a_pipeline_when_asked(trace: Path) -> None:
-    slow = ("--cold-start", "3600", "--policy", "asymmetric_concurrency")
+    slow = ("--cold-start", "3600", "--policy", "asymmetric_concurrency", *MORNING)
     assert simulate(trace, *slow).returncode == 0
     assert simulate(trace, *slow, "--fail-on-slo").returncode == 1
 
