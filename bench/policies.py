@@ -3,21 +3,25 @@
 Writes its part of docs/policies.md. Each trace is scaled to a peak of 200,000 requests a second and
 scored on its second half; ours keeps a target, and the peers are run twice: each over one fixed
 setting, as people run them, and calibrated each day for the same targets by the same replay as
-ours.
+ours. Ours goes through Prometheus at its usual 15 s; once more it is scraped and decided on every
+5 s, as peers are that ask the pods themselves.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.parts import set_part
+from simulator.pod import PROFILES
 from simulator.traces.trace_file import read_trace
 
 PAGE = Path(__file__).parents[1] / "docs" / "policies.md"
@@ -32,6 +36,9 @@ BURSTS = "twitter_1pct_2021_1min"
 """Rectangular bursts out of calm, eleven a day: it decides any mean that it is part of."""
 POLICIES = ("predictive", "asymmetric_concurrency", "hpa", "knative_kpa")
 LEVELS = (1e-2, 1e-3, 1e-4)
+PEAK_QPS = 200_000
+FAST_SECONDS = 5
+FAST = f"predictive every {FAST_SECONDS} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,13 @@ class Job:
     trace: Path
     cold_seconds: int
     calibrated: bool
+    fast: bool = False
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        if self.fast:
+            return ("predictive",)
+        return POLICIES if self.calibrated else POLICIES[1:]
 
 
 Points = dict[str, list[tuple[float, float, float]]]
@@ -47,21 +61,45 @@ Points = dict[str, list[tuple[float, float, float]]]
 
 def run(job: Job) -> tuple[Job, Points]:
     warmup = int(read_trace(job.trace).days / 2)
-    policies = POLICIES if job.calibrated else POLICIES[1:]
     command = [
         sys.executable, "-c", "from scaler.cli import main; main()", "simulate",
-        "--trace", str(job.trace), "--peak-qps", "200000", "--engine", "fluid",
-        "--policy", ",".join(policies), "--sweep", "--cold-start", str(job.cold_seconds),
+        "--trace", str(job.trace), "--peak-qps", str(PEAK_QPS), "--engine", "fluid",
+        "--policy", ",".join(job.policies), "--sweep", "--cold-start", str(job.cold_seconds),
         "--warmup-days", str(warmup), "--workers", "1", "--json", "-",
         *(["--calibrate-peers"] if job.calibrated else []),
     ]  # fmt: skip
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        if job.fast:
+            json.dump(fast_settings(job.cold_seconds), file)
+            file.flush()
+            command += ["--config", file.name]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
     document: dict[str, Any] = json.loads(done.stdout)
     points: Points = {}
     for entry in document["policies"]:
         row = (entry["knob"]["value"], entry["excess"], entry["bad_ratio"])
         points.setdefault(entry["policy"], []).append(row)
     return job, points
+
+
+def fast_settings(cold_seconds: int) -> dict[str, Any]:
+    """Settings of a daemon that scrapes and decides more often; all else as without a file."""
+    profile = PROFILES["h100-1200"]
+    capacity = profile.capacity_within(1.0)
+    workload = {
+        "name": "bench",
+        "target": {"name": "bench", "mode": "shadow"},
+        "demand": {"query": "trace"},
+        "capacity": {"qpsPerReplica": capacity, "saturationQps": profile.saturation_qps},
+        "maxReplicas": 2 * math.ceil(PEAK_QPS / capacity) + 2,
+        "leadTime": {
+            "p50Seconds": cold_seconds,
+            "p95Seconds": cold_seconds,
+            "metricLagSeconds": FAST_SECONDS,
+        },
+    }
+    prometheus = {"url": "http://localhost:9090"}
+    return {"intervalSeconds": FAST_SECONDS, "prometheus": prometheus, "workloads": [workload]}
 
 
 def least(points: list[tuple[float, float]], level: float) -> float | None:
@@ -89,7 +127,7 @@ def table(title: str, rows: dict[str, list[tuple[float, float]]]) -> str:
 def together(found: dict[tuple[str, bool], Points], names: list[str]) -> str:
     """One setting for all traces: a target for everybody, and for peers also one fixed knob."""
     rows: dict[str, list[tuple[float, float]]] = {}
-    for policy in POLICIES:
+    for policy in found[names[0], True]:
         rows[f"{policy}, one target"] = pooled([found[name, True][policy] for name in names])
     for policy in POLICIES[1:]:
         fixed = [found[name, False][policy] for name in names]
@@ -98,11 +136,11 @@ def together(found: dict[tuple[str, bool], Points], names: list[str]) -> str:
 
 
 def page(results: list[tuple[Job, Points]], cold_seconds: int) -> str:
-    found = {
-        (job.trace.stem, job.calibrated): points
-        for job, points in results
-        if job.cold_seconds == cold_seconds
-    }
+    found: dict[tuple[str, bool], Points] = {}
+    for job, points in results:
+        if job.cold_seconds == cold_seconds:
+            named = {FAST: points["predictive"]} if job.fast else points
+            found.setdefault((job.trace.stem, job.calibrated), {}).update(named)
     names = [name for name in POOLED if (name, True) in found]
     text = [f"\n## Cold start {cold_seconds} s\n"]
     text.append(together(found, names))
@@ -110,7 +148,7 @@ def page(results: list[tuple[Job, Points]], cold_seconds: int) -> str:
     if calm != names:
         text.append(together(found, calm))
     for name in names:
-        own = {policy: [row[1:] for row in found[name, True][policy]] for policy in POLICIES} | {
+        own = {policy: [row[1:] for row in rows] for policy, rows in found[name, True].items()} | {
             f"{policy}, setting of hindsight": [row[1:] for row in found[name, False][policy]]
             for policy in POLICIES[1:]
         }
@@ -134,10 +172,10 @@ def main() -> None:
     options = parser.parse_args()
     colds = [int(text) for text in options.cold_starts.split(",")]
     jobs = [
-        Job(options.traces / f"{name}.csv", cold, calibrated)
+        Job(options.traces / f"{name}.csv", cold, calibrated, fast)
         for cold in colds
         for name in POOLED
-        for calibrated in (True, False)
+        for calibrated, fast in ((True, False), (True, True), (False, False))
         if (options.traces / f"{name}.csv").exists()
     ]
     with ThreadPoolExecutor(options.workers) as pool:
@@ -150,6 +188,8 @@ HEAD = """# Policies compared
 
 Written by `make bench-policies`. Excess is GPU-hours over the clairvoyant optimum; the bad ratio
 is the share of requests that failed or were late beyond what a P99 objective allows. Fluid engine.
+Ours is scraped and decides every 15 s, and once more every 5 s (`intervalSeconds` and
+`leadTime.metricLagSeconds`), as peers that ask the pods themselves do.
 """
 
 
