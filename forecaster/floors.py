@@ -131,6 +131,8 @@ def _growth(means: Floats, width: int) -> Floats:
 def _trailing_means(values: Floats, width: int) -> Floats:
     """At each boundary the mean of the newest `width` values; NaN where one is not known."""
     means = np.full(len(values) + 1, np.nan)
-    if len(values) >= width:
+    if width == 1:
+        means[1:] = values
+    elif len(values) >= width:
         means[width:] = sliding_window_view(values, width).mean(axis=1)
     return means

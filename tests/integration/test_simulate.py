@@ -163,8 +163,8 @@ def test_a_profile_of_one_s_own_serves_in_both_engines(tmp_path: Path) -> None:
     ended = run("trace", "generate", "--days", "1", "--peak-qps", "20", "--out", str(trace))
     assert ended.returncode == 0, ended.stderr
     arguments = ("--pod-profile", str(ROOT / "examples/pods/chat.yaml"), "--slo", "30")
-    day = ("--policy", "static", "--drain", "120", "--json", "-", "--trace", str(trace))
-    day = (*day, "--warmup-days", "0.5", "--end", "2026-03-02T15:00")
+    part = ("--trace", str(trace), "--warmup-days", "0.5", "--end", "2026-03-02T15:00")
+    day = ("--policy", "static", "--drain", "120", "--json", "-", *part)
     found = []
     for engine in ("fluid", "exact"):
         ended = run("simulate", "--engine", engine, *arguments, *day)
@@ -188,8 +188,8 @@ def test_what_the_exact_engine_cannot_hold_is_told(trace: Path) -> None:
 
 
 def test_one_pod_in_ten_is_simulated_and_a_fleet_too_small_for_it_is_told(trace: Path) -> None:
-    part = ("--start", "2026-03-02T06:00", "--end", "2026-03-02T10:00")
-    part = (*part, "--policy", "static", "--json", "-")
+    hours = ("--start", "2026-03-02T06:00", "--end", "2026-03-02T10:00")
+    part = (*hours, "--policy", "static", "--json", "-")
     ended = run("simulate", "--trace", str(trace), *part, "--scale", "10")
     assert ended.returncode == 0
     found = json.loads(ended.stdout)
