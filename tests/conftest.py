@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import structlog
 from hypothesis import settings
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, create_engine, make_url, text
 
 from storage.database import open_engine, upgrade
 
@@ -25,11 +25,11 @@ def _quiet_logs() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[str]:
     """A real PostgreSQL: the one DAYBREAK_TEST_POSTGRES names, else one started for this run."""
     given = os.environ.get("DAYBREAK_TEST_POSTGRES")
     if given:
-        yield given
+        yield given if worker_id == "master" else _database_of(worker_id, given)
         return
     # The package asks for the runtime folder while it is imported, and warns where none is set.
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
@@ -44,6 +44,19 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
     finally:
         server.cleanup()
+
+
+def _database_of(worker: str, given: str) -> str:
+    """A database beside the one that is given: workers empty theirs at any moment."""
+    url = make_url(given)
+    own = url.set(database=f"{url.database}_{worker}")
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        name = engine.dialect.identifier_preparer.quote(str(own.database))
+        connection.execute(text(f"DROP DATABASE IF EXISTS {name}"))
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return own.render_as_string(hide_password=False)
 
 
 @pytest.fixture
