@@ -6,19 +6,15 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic.alias_generators import to_camel
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from forecaster.history import TrafficHistory
-from policies.registry import POLICIES
 from scaler.cli.cluster import connected, pool_on, run_on
 from scaler.cli.output import (
     BadInputError,
@@ -26,15 +22,11 @@ from scaler.cli.output import (
     configure_logs,
     output_option,
     table_console,
-    trace_from,
     write_json,
     write_text,
 )
 from scaler.cli.pods import (
     BALANCERS,
-    check_exact,
-    check_fluid,
-    check_room,
     checked_scale,
     chosen_balancer,
     chosen_cold_start,
@@ -42,43 +34,24 @@ from scaler.cli.pods import (
     chosen_profile,
     scale_warning,
 )
+from scaler.cli.scenario import (
+    Setting,
+    run_of,
+    scenario_of,
+    shown_settings,
+    traffic_of,
+    workload_document,
+)
 from scaler.cli.sweep import Swept, frontier_table, keeps_slo, processes, sweep_all
-from scaler.settings import Workload, load_settings
-from simulator.balancers import MOST_OUTSTANDING, Balancer
+from scaler.settings import load_settings
+from simulator.balancers import MOST_OUTSTANDING
 from simulator.engines.engine import Retries
 from simulator.engines.registry import ENGINES
-from simulator.fleet import FleetSettings
-from simulator.lifecycle import ColdStart, Lifecycle
-from simulator.pace import pace_of
-from simulator.pod import PodProfile
-from simulator.replay import ReplayError, Scenario, first_replicas, policy_defaults, static_peak
+from simulator.lifecycle import Lifecycle
+from simulator.replay import ReplayError, Scenario
 from simulator.results import document_head, results_document
-from simulator.schedules import hourly_schedules
 from simulator.sweep.results import frontier, optimum_hours
-from simulator.traces.edit import cut, scaled_to_peak
-from simulator.whatif import Finished, Moment, Run, run_all, warmup
-
-BY_THE_CLOCK = ("cron", "cron_floor")
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What all policies of one call share."""
-
-    profile: PodProfile
-    lifecycle: Lifecycle
-    engine: str
-    scale: int
-    balancer: Balancer
-    dispersion: float
-    retries: Retries
-    seed: int
-    workload: dict[str, Any]
-    interval_seconds: float
-
-    @property
-    def cold_start(self) -> ColdStart:
-        return self.lifecycle.cold_start
+from simulator.whatif import Finished, Moment, Run, run_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,14 +219,14 @@ def simulate(
         dispersion=dispersion,
         retries=Retries(retry_ratio, retry_delay),
         seed=seed,
-        workload=_workload_document(config, _positive("slo", slo)),
+        workload=workload_document(config, _positive("slo", slo)),
         interval_seconds=load_settings(config).interval_seconds if config else 15.0,
     )
     if cluster is not None and workers:
         raise BadInputError("--workers: is for this machine; --cluster has workers of its own")
-    traffic = _traffic(trace, peak_qps, start, end)
-    scenario = _scenario(traffic, setting, warmup_days)
-    runs = [_run(name.strip(), scenario, setting) for name in policy.split(",")]
+    traffic = traffic_of(trace, peak_qps, start, end)
+    scenario = scenario_of(traffic, setting, warmup_days)
+    runs = [run_of(name.strip(), scenario, setting) for name in policy.split(",")]
     place = Place(workers or os.cpu_count() or 1, cluster)
     if sweep:
         swept = _swept(scenario, runs, calibrate_peers, place)
@@ -264,13 +237,13 @@ def simulate(
         return
     finished = _finished(scenario, runs, place)
     _warn(setting, min(float(run.card.ready_by_minute.min()) for run in finished))
-    document = results_document(scenario, finished, _shown_settings(setting))
+    document = results_document(scenario, finished, shown_settings(setting))
     if json_out is not None:
         write_json(document, json_out)
     if html is not None:
         from simulator.report import render_comparison  # noqa: PLC0415  # brings the charts
 
-        write_text(html, render_comparison(scenario, finished, _slo(setting)))
+        write_text(html, render_comparison(scenario, finished, setting.slo_seconds))
     if json_out != "-":
         table_console().print(_table(finished))
     if fail_on_slo and any(run.card.minutes_p99_over_slo for run in finished):
@@ -317,9 +290,9 @@ def _show_sweep(
     html: Path | None,
 ) -> None:
     points = [point for each in swept for point in each.points]
-    capacity = setting.profile.capacity_within(_slo(setting))
+    capacity = setting.profile.capacity_within(setting.slo_seconds)
     optimum = optimum_hours(scenario, capacity)
-    head = document_head(scenario, _shown_settings(setting), capacity, optimum)
+    head = document_head(scenario, shown_settings(setting), capacity, optimum)
     entries = [entry for each in swept for entry in each.entries]
     document = {**head, "policies": entries, "frontier": frontier(points)}
     if json_out is not None:
@@ -331,123 +304,6 @@ def _show_sweep(
         write_text(html, render_frontier(scenario, points, optimum, peak))
     if json_out != "-":
         table_console().print(frontier_table(points))
-
-
-def _traffic(
-    path: Path, peak_qps: float | None, start: str | None, end: str | None
-) -> TrafficHistory:
-    try:
-        traffic = cut(trace_from(path), _time("start", start), _time("end", end))
-        return traffic if peak_qps is None else scaled_to_peak(traffic, peak_qps)
-    except ValueError as error:
-        raise BadInputError(str(error)) from error
-
-
-def _scenario(traffic: TrafficHistory, setting: Setting, warmup_days: float | None) -> Scenario:
-    try:
-        starts_at = traffic.start + warmup(traffic.days, warmup_days)
-    except ValueError as error:
-        raise BadInputError(str(error)) from error
-    try:
-        capacity = setting.profile.capacity_within(_slo(setting))
-    except ValueError as error:
-        raise BadInputError(f"{error}; --slo sets the objective") from error
-    cold_seconds = setting.cold_start.quantile(0.95)
-    fleet = FleetSettings(
-        setting.lifecycle,
-        cold_seconds,
-        first_replicas(traffic, starts_at, cold_seconds, capacity),
-        dispersion=setting.dispersion,
-        seed=setting.seed,
-    )
-    if setting.engine == "exact":
-        check_exact(setting.profile, setting.lifecycle, setting.balancer, setting.retries)
-    else:
-        check_fluid(setting.balancer)
-    return Scenario(
-        traffic=traffic,
-        starts_at=starts_at,
-        until=traffic.end,
-        fleet=fleet,
-        profile=setting.profile,
-        engine=setting.engine,
-        balancer=setting.balancer,
-        slo_seconds=_slo(setting),
-        retries=setting.retries,
-        scale=setting.scale,
-    )
-
-
-def _run(name: str, scenario: Scenario, setting: Setting) -> Run:
-    if name not in POLICIES:
-        known = ", ".join(sorted(POLICIES))
-        raise BadInputError(f"--policy: {name!r} is not a policy; there are {known}")
-    capacity = setting.profile.capacity_within(_slo(setting))
-    peak = static_peak(scenario, capacity)
-    defaults = policy_defaults(name, setting.profile, capacity, peak)
-    document = {
-        "capacity": {
-            "qpsPerReplica": capacity,
-            "saturationQps": setting.profile.saturation_qps,
-        },
-        "minReplicas": 1,
-        "maxReplicas": 2 * peak + 2,
-        "leadTime": {
-            "p50Seconds": setting.cold_start.quantile(0.5),
-            "p95Seconds": setting.cold_start.quantile(0.95),
-        },
-        **setting.workload,
-    }
-    given = document.get("policy", {})
-    own = given.get("parameters", {}) if given.get("name", "predictive") == name else {}
-    document["policy"] = {
-        "name": name,
-        "parameters": {**defaults, **own},
-        "schedules": _schedules(name, given, scenario, capacity),
-    }
-    days = (scenario.until - scenario.traffic.start).days + 1
-    document.setdefault("history", {})
-    document["history"] = {**document["history"], "days": min(28, days)}
-    workload = Workload.model_validate(document)
-    interval = pace_of(workload, setting.interval_seconds).interval_seconds
-    if setting.engine == "exact":
-        check_room(setting.profile, workload.max_replicas, setting.scale)
-    return Run(workload, interval)
-
-
-def _schedules(
-    name: str, given: dict[str, Any], scenario: Scenario, capacity: float
-) -> list[dict[str, Any]]:
-    """The settings' own, else what the history before the scored days suggests."""
-    if name not in BY_THE_CLOCK:
-        return []
-    if given.get("schedules"):
-        return list(given["schedules"])
-    past = scenario.traffic.between(scenario.traffic.start, scenario.starts_at)
-    try:
-        found = hourly_schedules(past, capacity)
-    except ValueError as error:
-        raise BadInputError(f"--policy: {name}: {error}; --warmup-days gives it some") from error
-    return [{to_camel(key): value for key, value in asdict(each).items()} for each in found]
-
-
-def _workload_document(config: Path | None, slo_seconds: float | None) -> dict[str, Any]:
-    """The first workload of a settings file, or the least that a workload needs."""
-    document: dict[str, Any] = {
-        "name": "trace",
-        "target": {"name": "trace", "mode": "shadow"},
-        "demand": {"query": "trace"},
-    }
-    if config is not None:
-        workload = load_settings(config).workloads[0]
-        document = workload.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    if slo_seconds is not None:
-        document["slo"] = {"p99Seconds": slo_seconds}
-    return document
-
-
-def _slo(setting: Setting) -> float:
-    return float(setting.workload.get("slo", {}).get("p99Seconds", 1.0))
 
 
 def _positive(option: str, seconds: float | None) -> float | None:
@@ -467,54 +323,6 @@ def _one_of(option: str, name: str, known: Any) -> str:
     if name not in known:
         raise BadInputError(f"--{option}: expected one of {', '.join(known)}, got {name!r}")
     return name
-
-
-def _time(option: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadInputError(f"--{option}: expected an ISO-8601 time, got {text!r}") from None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-
-
-def _shown_settings(setting: Setting) -> dict[str, Any]:
-    return {
-        "engine": setting.engine,
-        "scale": setting.scale,
-        **_shown_balancer(setting.balancer, setting.profile),
-        "pod_profile": setting.profile.name,
-        "cold_start_p50_seconds": setting.cold_start.quantile(0.5),
-        "cold_start_p95_seconds": setting.cold_start.quantile(0.95),
-        "drain_seconds": setting.lifecycle.drain_seconds,
-        "timeout_seconds": setting.profile.timeout_seconds,
-        "warm_nodes": setting.cold_start.warm_nodes,
-        "missing_nodes": setting.cold_start.node_missing_ratio,
-        "slow_start_seconds": setting.lifecycle.slow_start_seconds,
-        "slow_start_factor": setting.lifecycle.slow_start_factor,
-        "slow_pods": setting.lifecycle.slow_ratio,
-        "slow_factor": setting.lifecycle.slow_factor,
-        "crashes_per_pod_hour": setting.lifecycle.crashes_per_pod_hour,
-        "dispersion": setting.dispersion,
-        "retry_ratio": setting.retries.ratio,
-        "retry_delay_seconds": setting.retries.delay_seconds,
-        "seed": setting.seed,
-        "slo_p99_seconds": _slo(setting),
-    }
-
-
-def _shown_balancer(routed: Balancer, profile: PodProfile) -> dict[str, Any]:
-    gateway = routed.gateway
-    return {
-        "balancer": routed.balancing.value,
-        "clients": routed.clients,
-        "connections": routed.connections,
-        "connection_churn": routed.churn_per_second,
-        "queue": "pod" if gateway is None else "gateway",
-        "gateway_cap": None if gateway is None else gateway.pod_limit or profile.batch,
-        "max_waiting": profile.max_waiting if gateway is None else gateway.max_waiting,
-    }
 
 
 @contextmanager
