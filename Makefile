@@ -38,7 +38,8 @@ check: dev
 
 test: dev $(VENV)-bench/installed
 	@scripts/test-services
-	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
+	  $(PYTEST_ARGS)
 	$(VENV)-bench/bin/python -m pytest tests/outside
 
 bench: dev

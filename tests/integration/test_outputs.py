@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import typer
 
-from scaler.cli import build_app
+from scaler.cli import COMMANDS, build_app
 from scaler.cli.output import BadInputError, write_text
 from simulator.traces.whole_file import why_unwritable
 from tests.integration.test_cli import run
@@ -56,7 +56,7 @@ def test_no_option_that_names_an_output_is_forgotten() -> None:
     told = re.compile(r"\b(write|where the report goes)\b", re.IGNORECASE)
     options = {
         (name, parameter.opts[0]): parameter.callback is not None
-        for name, command in _commands("", typer.main.get_command(build_app([])))
+        for name, command in _commands("", typer.main.get_command(build_app(list(COMMANDS))))
         for parameter in command.params
         if told.search(getattr(parameter, "help", None) or "")
     }
