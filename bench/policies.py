@@ -166,7 +166,7 @@ def page(results: list[tuple[Job, Points]], cold_seconds: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--traces", type=Path, required=True)
-    parser.add_argument("--cold-starts", default="180,30,480")
+    parser.add_argument("--cold-starts", default="180,30,480", help="each a part of the page")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=PAGE)
     options = parser.parse_args()
@@ -180,7 +180,9 @@ def main() -> None:
     ]
     with ThreadPoolExecutor(options.workers) as pool:
         results = list(pool.map(run, jobs))
-    set_part("comparison", HEAD + "".join(page(results, cold) for cold in colds), options.out)
+    set_part("comparison", HEAD, options.out)
+    for cold in colds:
+        set_part(f"cold-{cold}", page(results, cold), options.out)
     print(options.out.read_text())
 
 
