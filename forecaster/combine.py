@@ -41,11 +41,17 @@ EXPECTATION_SECONDS = (900, 3600, 14_400)
 DISCOUNT_DAYS = 3.0
 NERVOUSNESS = 12.0
 """Members are weighed by loss to the minus this: near to choosing the best."""
-FAR_NERVOUSNESS = 4.0
-"""Of far windows: the week that was held out holds few errors that are independent."""
+FAR_NERVOUSNESS = 2.0
+"""Of far windows: what was held out holds few errors that are independent."""
 FAR_SECONDS = 1800
 """Windows that begin this far ahead are asked of the far members too, and weighed on their own."""
 OPERATING_LEVEL = 0.95
+HELD_OUT_DAYS, HELD_OUT_SHARE, HELD_OUT_TIMES = 7, 4, 2
+"""How long members other than the direct one are tried on what they have not seen, at most a
+quarter of the history, twice."""
+MIN_HEARD_DAYS = 7.0
+"""Days on which the members of the greater weight must have spoken for the errors of others to be
+forgotten."""
 
 
 EXPECTATION = "hold in "
@@ -198,7 +204,8 @@ class Combined:
         weights = _weights_by_window(said, demand, far, origins, every)
         located = blended(np.stack([each.located for each in said]), weights)
         skill = _skill(located[:, 0], demand.peaks(windows[0], origins), demand, origins)
-        parameters, rehearsal = _calibrated(demand, origins, seen, located, len(windows))
+        judged = _without_understudies(located, said, weights, demand, origins)
+        parameters, rehearsal = _calibrated(demand, origins, seen, located, judged, len(windows))
         fitted = FittedModel(
             model=self.name,
             fitted_at=fitted_at,
@@ -304,13 +311,17 @@ def _fitted(
 def _held_out(
     member: Member, demand: Demand, windows: Sequence[Window], origins: Ints
 ) -> tuple[Parameters, Floats]:
-    """The newest quarter, at most a week, as a fit on what lay before it sees it."""
-    length = min(len(demand) // 4, 7 * demand.steps_per_day)
-    cut = len(demand) - length
-    trial = member.fit(demand.before(cut), windows)
+    """The newest stretches, each as a fit on what lay before it sees it."""
+    length = min(len(demand) // HELD_OUT_SHARE, HELD_OUT_DAYS * demand.steps_per_day)
     located = np.full((len(origins), len(windows)), np.nan)
-    later = origins >= cut
-    located[later] = member.locate(trial, demand, windows, origins[later])
+    for back in range(HELD_OUT_TIMES, 0, -1):
+        cut = len(demand) - back * length
+        later = (origins >= cut) & ((origins < cut + length) | (back == 1))
+        try:
+            trial = member.fit(demand.before(cut), windows)
+        except ForecastError:
+            continue  # too little lies before the older stretch
+        located[later] = member.locate(trial, demand, windows, origins[later])
     return member.fit(demand, windows), located
 
 
@@ -360,16 +371,30 @@ def _pinball(errors: Floats, discount: Floats, level: float = OPERATING_LEVEL) -
     return float((loss * discount).sum() / discount.sum())
 
 
+def _without_understudies(
+    located: Floats, said: Sequence[Said], weights: Floats, demand: Demand, origins: Ints
+) -> Floats:
+    """The same with NaN where the members of the greater weight were silent: the far ones speak of
+    what was held out alone, and the errors of those who speak before that are not the blend's."""
+    enough = MIN_HEARD_DAYS * demand.steps_per_day / int(origins[1] - origins[0])
+    spoke = np.stack([np.isfinite(each.located) for each in said])
+    heard = (weights[:, None, :] * spoke).sum(axis=0) >= 0.5
+    few = (heard & np.isfinite(located)).sum(axis=0) < enough
+    return np.where(heard | few, located, np.nan)
+
+
 def _calibrated(
-    demand: Demand, origins: Ints, seen: Seen, located: Floats, asked: int
+    demand: Demand, origins: Ints, seen: Seen, located: Floats, judged: Floats, asked: int
 ) -> tuple[dict[str, float | str | list[float] | list[list[float]]], Rehearsal]:
-    """The scale's regression and the state that the errors so far have left: a row a window, and
-    one for what past days' edges say of the first. Beside them the rehearsal of every row."""
+    """The scale's regression and the state that the errors of `judged` so far have left: a row a
+    window, and one for what past days' edges say of the first. Beside them the rehearsal of every
+    row, which is what was `located`."""
     windows = seen.layout.windows
     peaks = np.column_stack([demand.peaks(window, origins) for window in windows])
     peaks = np.column_stack([peaks, peaks[:, 0]])
-    located = np.column_stack([located, seen.level + seen.edges[:, 0]])
-    errors = peaks - located
+    edges = seen.level + seen.edges[:, 0]
+    judged, located = np.column_stack([judged, edges]), np.column_stack([located, edges])
+    errors = peaks - judged
     regression = calibration.fit_scale(seen, errors[:, :asked])
     state = calibration.initial_state(errors)
     scales, means, said = (np.zeros_like(errors) for _ in range(3))
@@ -382,7 +407,7 @@ def _calibrated(
         demand.local[origins - 1] // 3600 % 24,
         np.array([*(window.first for window in windows), windows[0].first]),
         calibration.feedback_lasts(windows),
-        located,
+        judged,
         said,
         state,
         Rates.every(stride * demand.step_seconds).values,
@@ -393,7 +418,7 @@ def _calibrated(
         0,
         len(origins),
     )
-    calibration.shape(errors[:, :asked], scales[:, :asked], located[:, :asked], state)
+    calibration.shape(errors[:, :asked], scales[:, :asked], judged[:, :asked], state)
     calibration.steady_scores(errors / scales, state)
     steep = steep_rise(demand.logs, demand.step_seconds)
     parameters: dict[str, float | str | list[float] | list[list[float]]] = {

@@ -10,6 +10,8 @@ import pytest
 
 from forecaster.calendar import Calendar, Event
 from forecaster.combine import Combined
+from forecaster.contenders import contender
+from forecaster.evaluation import judge, rolling_origin, target_window
 from forecaster.forecast import (
     Calibration,
     FittedModel,
@@ -246,6 +248,17 @@ def test_a_window_far_ahead_is_weighed_on_its_own() -> None:
     assert weights.sum(axis=0) == pytest.approx(1.0)
     said = model.predict(both, history, history.end)
     assert said.windows[:2] == combined(Calendar()).predict(near, history, history.end).windows
+
+
+def test_a_day_ahead_the_quantile_keeps_its_promise() -> None:
+    """The members that know days are tried on the newest weeks alone: the larger errors of those
+    that speak before must not count as theirs."""
+    trace = real_trace("nyc_taxi_30min")
+    step = trace.step_seconds
+    window = target_window("1d", 86_400, step, step)
+    plan = rolling_origin(trace, [window], (0.95,), max_days=14, max_points=300)
+    judged = judge(contender("combined", Calendar()), plan, lambda: 0.0)[0]
+    assert judged.score.levels[0].coverage == pytest.approx(0.95, abs=0.03)
 
 
 def test_a_model_stored_before_weights_went_by_window_says_the_same() -> None:
