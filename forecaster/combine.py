@@ -41,17 +41,17 @@ EXPECTATION_SECONDS = (900, 3600, 14_400)
 DISCOUNT_DAYS = 3.0
 NERVOUSNESS = 12.0
 """Members are weighed by loss to the minus this: near to choosing the best."""
-FAR_NERVOUSNESS = 2.0
+FAR_NERVOUSNESS = 3.0
 """Of far windows: what was held out holds few errors that are independent."""
 FAR_SECONDS = 1800
 """Windows that begin this far ahead are asked of the far members too, and weighed on their own."""
 OPERATING_LEVEL = 0.95
-HELD_OUT_DAYS, HELD_OUT_SHARE, HELD_OUT_TIMES = 7, 4, 2
+HELD_OUT_DAYS, HELD_OUT_SHARE = 7, 4
 """How long members other than the direct one are tried on what they have not seen, at most a
-quarter of the history, twice."""
-MIN_HEARD_DAYS = 7.0
-"""Days on which the members of the greater weight must have spoken for the errors of others to be
-forgotten."""
+quarter of the history; where it is so long, on the week before too."""
+HEARD_SHARE, MIN_HEARD_DAYS = 0.9, 10.0
+"""Errors are the blend's own where members of so much weight spoke; where those days are as many,
+errors of other days are forgotten: a week alone is too little to learn from."""
 
 
 EXPECTATION = "hold in "
@@ -311,16 +311,14 @@ def _fitted(
 def _held_out(
     member: Member, demand: Demand, windows: Sequence[Window], origins: Ints
 ) -> tuple[Parameters, Floats]:
-    """The newest stretches, each as a fit on what lay before it sees it."""
-    length = min(len(demand) // HELD_OUT_SHARE, HELD_OUT_DAYS * demand.steps_per_day)
+    """The newest stretch as a fit on what lay before it sees it, or the newest two."""
+    week = HELD_OUT_DAYS * demand.steps_per_day
+    length = min(len(demand) // HELD_OUT_SHARE, week)
     located = np.full((len(origins), len(windows)), np.nan)
-    for back in range(HELD_OUT_TIMES, 0, -1):
+    for back in (2, 1) if length == week else (1,):
         cut = len(demand) - back * length
-        later = (origins >= cut) & ((origins < cut + length) | (back == 1))
-        try:
-            trial = member.fit(demand.before(cut), windows)
-        except ForecastError:
-            continue  # too little lies before the older stretch
+        trial = member.fit(demand.before(cut), windows)
+        later = origins >= cut
         located[later] = member.locate(trial, demand, windows, origins[later])
     return member.fit(demand, windows), located
 
@@ -374,11 +372,11 @@ def _pinball(errors: Floats, discount: Floats, level: float = OPERATING_LEVEL) -
 def _without_understudies(
     located: Floats, said: Sequence[Said], weights: Floats, demand: Demand, origins: Ints
 ) -> Floats:
-    """The same with NaN where the members of the greater weight were silent: the far ones speak of
-    what was held out alone, and the errors of those who speak before that are not the blend's."""
+    """The same with NaN where members of some weight were silent: the far ones speak of what was
+    held out alone, and the errors of those who speak before that are not the blend's."""
     enough = MIN_HEARD_DAYS * demand.steps_per_day / int(origins[1] - origins[0])
     spoke = np.stack([np.isfinite(each.located) for each in said])
-    heard = (weights[:, None, :] * spoke).sum(axis=0) >= 0.5
+    heard = (weights[:, None, :] * spoke).sum(axis=0) >= HEARD_SHARE
     few = (heard & np.isfinite(located)).sum(axis=0) < enough
     return np.where(heard | few, located, np.nan)
 
