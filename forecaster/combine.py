@@ -41,8 +41,9 @@ EXPECTATION_SECONDS = (900, 3600, 14_400)
 DISCOUNT_DAYS = 3.0
 NERVOUSNESS = 12.0
 """Members are weighed by loss to the minus this: near to choosing the best."""
-FAR_NERVOUSNESS = 3.0
-"""Of far windows: what was held out holds few errors that are independent."""
+FAR_NERVOUSNESS = 4.0
+"""Of far windows, and less by lead: half at a day. The farther ahead, the fewer of the errors that
+were held out are independent."""
 FAR_SECONDS = 1800
 """Windows that begin this far ahead are asked of the far members too, and weighed on their own."""
 OPERATING_LEVEL = 0.95
@@ -333,7 +334,9 @@ def _weights_by_window(
     """Shape (members, windows): of far windows each its own, of the others those of the first."""
     weights = np.tile(_weights(said, demand, 0, origins, windows)[:, None], len(windows))
     for place in far:
-        weights[:, place] = _weights(said, demand, place, origins, windows, FAR_NERVOUSNESS)
+        lead_days = windows[place].first / demand.steps_per_day
+        nervousness = FAR_NERVOUSNESS / (1.0 + lead_days)
+        weights[:, place] = _weights(said, demand, place, origins, windows, nervousness)
     return weights
 
 
