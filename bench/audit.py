@@ -38,6 +38,7 @@ from bench.audit_log import (
     week_of_decisions,
 )
 from bench.audit_page import write_part
+from bench.runs import peak_kib
 from storage import rollups, schema
 from storage.database import open_engine, open_existing, upgrade
 from storage.reports import timeline
@@ -110,11 +111,8 @@ def run_command(arguments: list[str]) -> None:
     from scaler.cli import build_app as command_line  # noqa: PLC0415
 
     command_line(arguments)(arguments, standalone_mode=False)
-    status = Path("/proc/self/status").read_text()
-    # Not getrusage, which counts what the parent process had before this one was started.
-    peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     helper = getrusage(RUSAGE_CHILDREN).ru_maxrss
-    Path(arguments[-1] + ".peak").write_text(str(int(peak) + helper))
+    Path(arguments[-1] + ".peak").write_text(str(peak_kib() + helper))
 
 
 def fill_sqlite(path: Path, week: list[Told], decisions: int) -> Found:

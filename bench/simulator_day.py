@@ -8,7 +8,6 @@ and gave; what compiles is run before.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from bench.runs import run_of
+from bench.runs import peak_kib, run_of
 from simulator.fleet import FleetSettings
 from simulator.lifecycle import Lifecycle, constant_cold_start
 from simulator.pod import PROFILES
@@ -73,7 +72,7 @@ def play(policy: str, engine: str, scale: int, peak: float) -> Day:
         scale,
         used,
         done.seconds,
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_kib() / 1024,
         card.requests,
         card.pod_hours,
         card.bad_ratio,
