@@ -25,12 +25,9 @@ import numpy as np
 
 from bench.parts import set_part
 from bench.policies import BURSTS, PAGE, POOLED, pooled, table
-from bench.runs import run_of
+from bench.runs import PEAK_QPS, run_of, scenario_of
 from policies.registry import POLICIES
-from simulator.fleet import FleetSettings
-from simulator.lifecycle import Lifecycle, constant_cold_start
-from simulator.pod import PROFILES
-from simulator.replay import Scenario, first_replicas, static_peak
+from simulator.replay import static_peak
 from simulator.sweep import loop
 from simulator.sweep.calibrate import MARGINS
 from simulator.sweep.frontier import (
@@ -44,10 +41,8 @@ from simulator.sweep.frontier import (
 )
 from simulator.sweep.plan import Rows, SweepRun
 from simulator.sweep.results import clairvoyant_hours, point
-from simulator.traces.edit import scaled_to_peak
 from simulator.traces.trace_file import read_trace
 
-PEAK_QPS = 200_000
 COLD_SECONDS = 180
 DEFAULT_TARGET = 1e-4
 SCALE, FLOOR = 1, 2
@@ -80,13 +75,8 @@ class Case:
 
 
 def case_of(path: Path) -> Case:
-    traffic = scaled_to_peak(read_trace(path), PEAK_QPS)
-    profile = PROFILES["h100-1200"]
-    capacity = profile.capacity_within(1.0)
-    starts_at = traffic.start + timedelta(days=int(traffic.days / 2))
-    first = first_replicas(traffic, starts_at, COLD_SECONDS, capacity)
-    fleet = FleetSettings(Lifecycle(constant_cold_start(COLD_SECONDS)), COLD_SECONDS, first)
-    scenario = Scenario(traffic, starts_at, traffic.end, fleet, profile)
+    scenario = scenario_of(path, COLD_SECONDS)
+    capacity = scenario.profile.capacity_within(1.0)
     run = run_of(scenario, "predictive")
     plan = plan_of(scenario, run.workload, run.interval_seconds)
     world = World.of(scenario, run.workload.history.step_seconds)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.parts import set_part
-from simulator.pod import PROFILES
+from bench.runs import PEAK_QPS, run_of, scenario_of
 from simulator.traces.trace_file import read_trace
 
 PAGE = Path(__file__).parents[1] / "docs" / "policies.md"
@@ -36,7 +35,6 @@ BURSTS = "twitter_1pct_2021_1min"
 """Rectangular bursts out of calm, eleven a day: it decides any mean that it is part of."""
 POLICIES = ("predictive", "asymmetric_concurrency", "hpa", "knative_kpa")
 LEVELS = (1e-2, 1e-3, 1e-4)
-PEAK_QPS = 200_000
 FAST_SECONDS = 5
 FAST = f"predictive every {FAST_SECONDS} s"
 
@@ -70,7 +68,7 @@ def run(job: Job) -> tuple[Job, Points]:
     ]  # fmt: skip
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         if job.fast:
-            json.dump(fast_settings(job.cold_seconds), file)
+            json.dump(fast_settings(job), file)
             file.flush()
             command += ["--config", file.name]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -82,24 +80,15 @@ def run(job: Job) -> tuple[Job, Points]:
     return job, points
 
 
-def fast_settings(cold_seconds: int) -> dict[str, Any]:
+def fast_settings(job: Job) -> dict[str, Any]:
     """Settings of a daemon that scrapes and decides more often; all else as without a file."""
-    profile = PROFILES["h100-1200"]
-    capacity = profile.capacity_within(1.0)
-    workload = {
-        "name": "bench",
-        "target": {"name": "bench", "mode": "shadow"},
-        "demand": {"query": "trace"},
-        "capacity": {"qpsPerReplica": capacity, "saturationQps": profile.saturation_qps},
-        "maxReplicas": 2 * math.ceil(PEAK_QPS / capacity) + 2,
-        "leadTime": {
-            "p50Seconds": cold_seconds,
-            "p95Seconds": cold_seconds,
-            "metricLagSeconds": FAST_SECONDS,
-        },
+    scenario = scenario_of(job.trace, job.cold_seconds)
+    run = run_of(scenario, "predictive", every_seconds=FAST_SECONDS)
+    return {
+        "intervalSeconds": FAST_SECONDS,
+        "prometheus": {"url": "http://localhost:9090"},
+        "workloads": [run.workload.model_dump(mode="json", by_alias=True, exclude_unset=True)],
     }
-    prometheus = {"url": "http://localhost:9090"}
-    return {"intervalSeconds": FAST_SECONDS, "prometheus": prometheus, "workloads": [workload]}
 
 
 def least(points: list[tuple[float, float]], level: float) -> float | None:

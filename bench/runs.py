@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 from scaler.settings import Workload
+from simulator.fleet import FleetSettings
+from simulator.lifecycle import Lifecycle, constant_cold_start
 from simulator.pace import pace_of
-from simulator.replay import Scenario, policy_defaults, static_peak
+from simulator.pod import PROFILES
+from simulator.replay import Scenario, first_replicas, policy_defaults, static_peak
+from simulator.traces.edit import scaled_to_peak
+from simulator.traces.trace_file import read_trace
 from simulator.whatif import Run
 
 LONGEST_HISTORY_DAYS = 28
+PROFILE = PROFILES["h100-1200"]
+PEAK_QPS = 200_000
+
+
+def scenario_of(path: Path, cold_seconds: int) -> Scenario:
+    """The second half of a trace, scaled to a peak of 200,000 requests a second."""
+    traffic = scaled_to_peak(read_trace(path), PEAK_QPS)
+    starts_at = traffic.start + timedelta(days=int(traffic.days / 2))
+    first = first_replicas(traffic, starts_at, cold_seconds, PROFILE.capacity_within(1.0))
+    fleet = FleetSettings(Lifecycle(constant_cold_start(cold_seconds)), cold_seconds, first)
+    return Scenario(traffic, starts_at, traffic.end, fleet, PROFILE)
 
 
 def run_of(

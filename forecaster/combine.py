@@ -319,8 +319,8 @@ def _held_out(
     for back in (2, 1) if length == week else (1,):
         cut = len(demand) - back * length
         trial = member.fit(demand.before(cut), windows)
-        later = origins >= cut
-        located[later] = member.locate(trial, demand, windows, origins[later])
+        tried = (origins >= cut) & (origins <= cut + length)
+        located[tried] = member.locate(trial, demand, windows, origins[tried])
     return member.fit(demand, windows), located
 
 

@@ -64,7 +64,7 @@ from storage.overrides import (
     record_override,
 )
 from storage.reports import charts, summary, timeline, words
-from storage.reports.stylesheet import stylesheet
+from storage.reports.report import stylesheet
 from storage.reports.timeline import LoggedDecision, Timeline
 
 LISTED_DECISIONS = 20

@@ -12,12 +12,11 @@ class Pace:
     """Seconds between decisions, between scrapes, and from a scrape until it can be read."""
 
     interval_seconds: float
-    scrape_seconds: int = 15
-    lag_seconds: int = 15
+    scrape_seconds: int
+    lag_seconds: int
 
 
-PACES: dict[str, Pace] = {
-    # These ask the pods themselves.
+ASK_THE_PODS: dict[str, Pace] = {
     "asymmetric_concurrency": Pace(5.0, 1, 2),
     "knative_kpa": Pace(2.0, 1, 2),
     "ray_serve": Pace(1.0, 1, 1),
@@ -25,16 +24,15 @@ PACES: dict[str, Pace] = {
     "aibrix_apa_as_shipped": Pace(10.0, 10, 2),
     "aibrix_kpa": Pace(10.0, 10, 2),
     "dynamo": Pace(5.0, 5, 5),
-    "wva_v1": Pace(60.0),
-    "wva_v2": Pace(60.0),
-    "aws_predictive": Pace(60.0),
-    "gcp_predictive": Pace(60.0),
-    "azure_predictive": Pace(60.0),
 }
+BY_THE_MINUTE = ("wva_v1", "wva_v2", "aws_predictive", "gcp_predictive", "azure_predictive")
 
 
 def pace_of(workload: Workload, interval_seconds: float) -> Pace:
-    """A policy that asks the pods themselves goes at its own pace. Any other decides as often as
-    the daemon does, on what Prometheus scrapes as often as the workload's metric lag says."""
-    lag = round(workload.lead_time.metric_lag_seconds)
-    return PACES.get(workload.policy.name, Pace(interval_seconds, max(1, lag), lag))
+    """A policy that asks the pods itself goes at its own pace. The others see what Prometheus
+    scrapes as often as the workload's metric lag says, and decide once a minute or as often as the
+    daemon does."""
+    name, lag = workload.policy.name, round(workload.lead_time.metric_lag_seconds)
+    if name in ASK_THE_PODS:
+        return ASK_THE_PODS[name]
+    return Pace(60.0 if name in BY_THE_MINUTE else interval_seconds, max(1, lag), lag)

@@ -19,7 +19,7 @@ from simulator.sweep.results import Point
 from simulator.sweep.standings import LEVELS, TIE_RATIO, standings, undominated, verdict
 from simulator.whatif import Finished
 from storage.reports import charts, summary
-from storage.reports.stylesheet import stylesheet
+from storage.reports.report import stylesheet
 from storage.reports.timeline import Timeline
 
 _pages = Environment(

@@ -6,7 +6,6 @@ Knows what a run gets where nothing was said, and what a scenario cannot hold.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from forecaster.history import TrafficHistory
 from policies.registry import POLICIES
-from scaler.cli.output import BadInputError, trace_from
+from scaler.cli.output import BadInputError, iso_time, trace_from
 from scaler.cli.pods import check_exact, check_fluid, check_room
 from scaler.settings import Workload, load_settings
 from simulator.balancers import Balancer
@@ -60,7 +59,7 @@ def traffic_of(
     path: Path, peak_qps: float | None, start: str | None, end: str | None
 ) -> TrafficHistory:
     try:
-        traffic = cut(trace_from(path), _time("start", start), _time("end", end))
+        traffic = cut(trace_from(path), iso_time("--start", start), iso_time("--end", end))
         return traffic if peak_qps is None else scaled_to_peak(traffic, peak_qps)
     except ValueError as error:
         raise BadInputError(str(error)) from error
@@ -167,16 +166,6 @@ def workload_document(config: Path | None, slo_seconds: float | None) -> dict[st
     if slo_seconds is not None:
         document["slo"] = {"p99Seconds": slo_seconds}
     return document
-
-
-def _time(option: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadInputError(f"--{option}: expected an ISO-8601 time, got {text!r}") from None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def shown_settings(setting: Setting) -> dict[str, Any]:

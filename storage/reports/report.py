@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -29,6 +30,7 @@ __all__ = [
     "read_audit",
     "render_fleet",
     "render_html",
+    "stylesheet",
 ]
 
 CLOSE_UP = timedelta(minutes=40)
@@ -126,6 +128,12 @@ def fleet_row(report: AuditReport) -> FleetRow:
         minutes_over=report.compliance.minutes_over,
         changes=len(report.events),
     )
+
+
+def stylesheet() -> str:
+    """The look that the report and the live page share."""
+    path = resources.files("storage.reports") / "templates" / "page.css.j2"
+    return path.read_text(encoding="utf-8")
 
 
 def _close_up_minutes() -> int:

@@ -70,10 +70,11 @@ class PrometheusServer:
     vllm_running: float
 
     def live_qps(self, at: datetime) -> float:
-        """The rate, in requests a second, that LIVE counts in the minute around `at`."""
+        """The rate, in requests a second, that LIVE counts in the minute that ends at `at`."""
         rates = _live(self.traces)
-        until_end = self.end.timestamp() + LIVE_SECONDS - at.timestamp()
-        return float(rates[len(rates) - 1 - int(until_end // 60)])
+        minutes = len(rates) - (self.end.timestamp() + LIVE_SECONDS - at.timestamp()) / 60
+        newest, share = int(minutes), minutes % 1
+        return float(share * rates[newest] + (1 - share) * rates[newest - 1])
 
 
 @contextmanager
