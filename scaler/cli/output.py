@@ -70,9 +70,12 @@ def clear_errors() -> Iterator[None]:
 
 
 def iso_time(option: str, text: str | None) -> datetime | None:
+    """The time that an option gives, or None where it is not given; raises BadInputError."""
+    return None if text is None else moment(option, text)
+
+
+def moment(option: str, text: str) -> datetime:
     """The time that an option gives, UTC where it names no zone; raises BadInputError."""
-    if text is None:
-        return None
     try:
         at = datetime.fromisoformat(text)
     except ValueError:

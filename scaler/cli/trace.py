@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +14,8 @@ from forecaster.history import TrafficHistory
 from scaler.cli.output import (
     BadInputError,
     JsonOption,
+    iso_time,
+    moment,
     output_option,
     progress_bar,
     trace_from,
@@ -64,7 +66,7 @@ def generate_trace(
     Example: daybreak trace generate --days 15 --peak-qps 200000 --out day.csv
     """
     shape = Diurnal(peak_qps, night_ratio, weekend_ratio, noise)
-    write_trace(generate(shape, _time(start), days, seed), out)
+    write_trace(generate(shape, moment("--start", start), days, seed), out)
 
 
 @trace.command("edit")
@@ -89,7 +91,7 @@ def edit_trace(
     Example: daybreak trace edit day.csv --surge 2026-03-16T15:00Z,1.5,10,30 --out surge.csv
     """
     try:
-        edited = edit.cut(trace_from(source), _optional(start), _optional(end))
+        edited = edit.cut(trace_from(source), iso_time("--start", start), iso_time("--end", end))
         edited = edited if stretch is None else edit.stretched(edited, stretch)
         edited = edited if append is None else edit.spliced(edited, trace_from(append))
         for text in surge or []:
@@ -169,16 +171,4 @@ def _parts(option: str, text: str, count: int) -> tuple[datetime, list[float]]:
         raise BadInputError(
             f"--{option}: expected a time and {count} numbers, separated by commas, got {text!r}"
         )
-    return _time(time), found
-
-
-def _optional(text: str | None) -> datetime | None:
-    return None if text is None else _time(text)
-
-
-def _time(text: str) -> datetime:
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadInputError(f"expected an ISO-8601 time, got {text!r}") from None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    return moment(f"--{option}", time), found

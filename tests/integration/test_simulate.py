@@ -302,6 +302,19 @@ def test_edits_are_applied_and_described(trace: Path, tmp_path: Path) -> None:
     assert facts["likeness_day"] > 0.8
 
 
+@pytest.mark.parametrize(
+    ("option", "text"), [("--surge", "soon,2,5,30"), ("--start", "soon"), ("--end", "soon")]
+)
+def test_a_time_that_is_none_is_told_with_its_option(
+    trace: Path, tmp_path: Path, option: str, text: str
+) -> None:
+    out = tmp_path / "edited.csv"
+    ended = run("trace", "edit", str(trace), option, text, "--out", str(out))
+    assert ended.returncode == 2
+    assert ended.stderr == f"daybreak: {option}: expected an ISO-8601 time, got 'soon'\n"
+    assert not out.exists()
+
+
 def test_a_request_log_becomes_a_trace(tmp_path: Path) -> None:
     log, out = tmp_path / "burst.csv", tmp_path / "trace.csv"
     rows = "".join(f"{second},ChatGPT,10,20,30,Conversation log\n" for second in range(0, 600, 2))
