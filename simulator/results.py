@@ -64,6 +64,9 @@ def policy_entry(run: Finished) -> dict[str, Any]:
         "seconds": run.seconds,
         "requests_per_wall_second": card.requests / run.seconds,
         "decisions": run.decisions,
+        "interval_seconds": run.pace.interval_seconds,
+        "scrape_seconds": run.pace.scrape_seconds,
+        "metric_lag_seconds": run.pace.lag_seconds,
     }
 
 

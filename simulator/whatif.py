@@ -20,7 +20,7 @@ from queue import Empty, Queue
 import structlog
 
 from scaler.settings import Workload
-from simulator.pace import pace_of
+from simulator.pace import Pace, pace_of
 from simulator.replay import OnProgress, Scenario, replay
 from simulator.scorecard import Scorecard
 
@@ -38,9 +38,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A scored run and the wall time that it took."""
+    """A scored run, its pace, and the wall time that it took."""
 
     card: Scorecard
+    pace: Pace
     seconds: float
     decisions: int
 
@@ -122,16 +123,16 @@ def run_one(scenario: Scenario, run: Run) -> Finished:
 def run_told(scenario: Scenario, run: Run, on_progress: OnProgress) -> Finished:
     """A run that says on its way how far it is."""
     began = time.perf_counter()  # noqa: TID251  # the wall time is what is reported
-    seen = _as_seen_by(run, scenario)
+    pace = pace_of(run.workload, run.interval_seconds)
+    seen = _as_seen_at(pace, scenario)
     card = replay(seen, run.workload, run.interval_seconds, on_progress=on_progress)
     seconds = time.perf_counter() - began  # noqa: TID251
     span = (scenario.until - scenario.starts_at).total_seconds()
-    return Finished(card, seconds, round(span / run.interval_seconds))
+    return Finished(card, pace, seconds, round(span / run.interval_seconds))
 
 
-def _as_seen_by(run: Run, scenario: Scenario) -> Scenario:
+def _as_seen_at(pace: Pace, scenario: Scenario) -> Scenario:
     """The same fleet, scraped as the policy scrapes it in life."""
-    pace = pace_of(run.workload, run.interval_seconds)
     fleet = replace(
         scenario.fleet, scrape_seconds=pace.scrape_seconds, lag_seconds=pace.lag_seconds
     )

@@ -76,6 +76,30 @@ def test_policies_are_compared_in_the_contract_s_form(trace: Path, tmp_path: Pat
     assert "<script" not in text
 
 
+def test_a_file_says_how_often_it_is_scraped_and_decided(trace: Path, tmp_path: Path) -> None:
+    """Policies that ask the pods themselves keep their own pace."""
+    config = tmp_path / "daybreak.yaml"
+    config.write_text(
+        "intervalSeconds: 5\n"
+        "prometheus: {url: 'http://localhost:9090'}\n"
+        "workloads:\n"
+        "- name: grammar\n"
+        "  target: {name: grammar, mode: shadow}\n"
+        "  demand: {query: trace}\n"
+        "  capacity: {qpsPerReplica: 1080}\n"
+        "  leadTime: {metricLagSeconds: 4}\n"
+        "  maxReplicas: 60\n"
+    )
+    policies = ("--policy", "hpa,knative_kpa", "--config", str(config))
+    found = results(trace, *policies, *MORNING)["policies"]
+    paces = [
+        (each["interval_seconds"], each["scrape_seconds"], each["metric_lag_seconds"])
+        for each in found
+    ]
+    assert paces == [(5, 4, 4), (2, 1, 2)]
+    assert [each["decisions"] for each in found] == [43_200 / 5, 43_200 / 2]
+
+
 def test_policies_by_the_clock_get_a_schedule_from_the_history(trace: Path) -> None:
     document = results(trace, "--policy", "cron,cron_floor", *MORNING)
     assert [entry["scale_ups"] > 0 for entry in document["policies"]] == [True, True]

@@ -123,6 +123,8 @@ def test_the_comparison_shows_need_and_p99_of_every_policy(
         assert f"{policy['pod_hours']:,.0f}" in text
         assert f"{policy['latency_seconds']['p99']:.3f} s" in text
         assert f"{policy['scale_ups']:,} times up" in text
+    every_15 = "It decides every 15 s on metrics that are scraped every 15 s and read 15 s later."
+    assert text.count(every_15) == 2
 
 
 @pytest.mark.parametrize("kind", ["frontier", "comparison"])
