@@ -231,6 +231,22 @@ def scale_now(state, hour, regression):  # type: ignore[no-untyped-def]
     return np.sqrt((1.0 - state[SHARE]) * now + state[SHARE] * state[STEADY])
 
 
+def quantiles_now(state: Floats, located: float, scale: float, offset: float) -> list[float]:
+    """Rates at each of `LEVELS` of one window, none below the one before it."""
+    rates = np.empty(len(LEVELS))
+    _quantiles(state[SCORE:STEADY], located, scale, offset, rates)
+    quantiles: list[float] = rates.tolist()
+    return quantiles
+
+
+@numba.njit(cache=True, nogil=True)
+def _quantiles(scores, located, scale, offset, rates):  # type: ignore[no-untyped-def]
+    highest = 0.0
+    for place in range(len(scores)):
+        highest = max(highest, np.exp(located + scores[place] * scale) - offset)
+        rates[place] = highest
+
+
 @numba.njit(cache=True, nogil=True)
 def feed(state, error, scale, hour, rates, tracking):  # type: ignore[no-untyped-def]
     """One window's error has become known: `scale` is what was said of it then."""

@@ -126,7 +126,7 @@ class Rehearsal:
     def _edges_and_rises(
         self, order: Window, located: Floats, scale: Floats
     ) -> tuple[Floats, Floats]:
-        certain = np.full(len(located), self.state[0, calibration.CERTAIN])
+        certain = self.state[0, calibration.CERTAIN]
         edge, spread = edge_floor(self.seen, located, scale, certain, self.means[:, -1])
         back = -(-order.last // self._stride)
         announced = np.full(len(located), np.nan)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from forecaster.calendar import DAY_SECONDS
-from forecaster.demand import Ints, trailing_peaks
+from forecaster.demand import Ints
 from forecaster.features import MIN_EDGE_DAYS, Seen
 from forecaster.history import Floats
 
@@ -51,42 +51,71 @@ NO_FLOOR = Floor(-np.inf, 0.0, "")
 
 
 def edge_floor(
-    seen: Seen,
-    located: Floats,
-    scale: Floats | float,
-    certain: Floats | float,
-    own_error: Floats | float,
+    seen: Seen, located: Floats, scale: Floats, certain: float, own_error: Floats
 ) -> tuple[Floats, Floats]:
-    """Log floor and its spread, from the median growth of past days at this clock.
+    """Log floor and its spread, from the median growth of past days at this clock; each has a
+    value a row."""
+    floors = _edge_floors(seen.edges, seen.level, located, scale, certain, own_error)
+    return np.asarray(floors[0]), np.asarray(floors[1])
 
-    In full, with its spread, where the lower quartile of past days lies `certain` scales above
-    the forecast; less half its own mean error elsewhere; minus infinity with under three days.
-    """
-    growth, low, spread, days = seen.edges.T
-    scheduled = seen.level + low > located + np.maximum(certain, CERTAINTY) * scale
-    level = seen.level + growth - np.where(scheduled, 0.0, EDGE_DISTRUST * own_error)
-    known = (days >= MIN_EDGE_DAYS) & np.isfinite(level)
-    floor = np.where(known, level, -np.inf)
-    return floor, np.where(known & scheduled, spread, 0.0)
+
+@numba.njit(cache=True, nogil=True)
+def _edge_floors(edges, level, located, scale, certain, own_error):  # type: ignore[no-untyped-def]
+    floors = np.empty((2, len(located)))
+    for row in range(len(located)):
+        floors[:, row] = edge_at(
+            edges[row], level[row], located[row], scale[row], certain, own_error[row]
+        )
+    return floors
+
+
+@numba.njit(cache=True, nogil=True)
+def edge_at(edges, level, located, scale, certain, own_error):  # type: ignore[no-untyped-def]
+    """One row: in full, with its spread, where the lower quartile of past days lies `certain`
+    scales above the forecast; less half its own mean error elsewhere; minus infinity with under
+    three days."""
+    growth, low, spread, days = edges[0], edges[1], edges[2], edges[3]
+    scheduled = level + low > located + max(certain, CERTAINTY) * scale
+    floor = level + growth - (0.0 if scheduled else EDGE_DISTRUST * own_error)
+    if days < MIN_EDGE_DAYS or not np.isfinite(floor):
+        return -np.inf, 0.0
+    return floor, spread if scheduled else 0.0
 
 
 def expected_floor(expected: Floats, own_error: Floats) -> Floats:
     """What earlier forecasts said of now, less their own mean error: shape (rows, forecasts),
     the nearest first; the highest that is known, else minus infinity."""
-    distrust = np.full(expected.shape[1], FAR_DISTRUST)
-    distrust[:1] = NEAR_DISTRUST
-    level = expected - distrust * own_error
-    return np.asarray(np.where(np.isfinite(level), level, -np.inf).max(axis=1, initial=-np.inf))
+    return np.asarray(_expected_floors(expected, own_error))
 
 
-def announced_until(located: Floats, scale: Floats | float, edge: Floats) -> Floats:
+@numba.njit(cache=True, nogil=True)
+def _expected_floors(expected, own_error):  # type: ignore[no-untyped-def]
+    floors = np.empty(len(expected))
+    for row in range(len(expected)):
+        floors[row] = expected_at(expected[row], own_error[row])
+    return floors
+
+
+@numba.njit(cache=True, nogil=True)
+def expected_at(expected, own_error):  # type: ignore[no-untyped-def]
+    """One row of `expected_floor`."""
+    floor = -np.inf
+    for place in range(len(expected)):
+        distrust = NEAR_DISTRUST if place == 0 else FAR_DISTRUST
+        level = expected[place] - distrust * own_error[place]
+        if np.isfinite(level):
+            floor = max(floor, level)
+    return floor
+
+
+def announced_until(located: Floats | float, scale: Floats | float, edge: Floats | float) -> Floats:
     """The log rate up to which what comes was announced, by a forecast and the edge floor on it."""
     return np.asarray(np.maximum(located + ANNOUNCED * scale, edge), dtype=np.float64)
 
 
 def steep_rise(logs: Floats, step_seconds: int) -> float:
     """The growth a step from which on a rise is steep for this history."""
-    growth = _growth(_trailing_means(logs, _width(step_seconds)), _width(step_seconds))
+    growth = _growths(logs, step_seconds)
     known = growth[np.isfinite(growth)]
     return float(np.quantile(known, STEEP_LEVEL)) if len(known) else NEVER_STEEP
 
@@ -98,41 +127,61 @@ def rise_floor(
 
     `last` is the window's end in steps after the origin, `announced` the log rate up to which
     demand was announced for now, NaN where nothing was said of it. Minus infinity where nothing
-    rises. Reads `RISE_PEAK_SECONDS` of logs before an origin, NaN for gaps; without most of them
-    it still tells where demand rises.
+    rises. Reads `RISE_PEAK_SECONDS` of logs before an origin, NaN for gaps.
     """
-    width = _width(step_seconds)
-    means = _trailing_means(logs, width)
-    present, growth = means[origins], _growth(means, width)[origins]
-    rising = (growth > max(steep, 0.0)) & ~(present <= announced)
-    floor = np.full(len(origins), -np.inf)
-    if rising.any():
-        known = np.where(np.isfinite(logs), logs, -np.inf)
-        peaks = trailing_peaks(known, RISE_PEAK_SECONDS // step_seconds)[origins[rising] - 1]
-        most = np.maximum(present[rising] + MOST_RISE, peaks)
-        ahead = last + (width - 1) / 2
-        floor[rising] = np.minimum(present[rising] + growth[rising] * ahead, most)
-    return floor
+    return np.asarray(_rise_floors(logs, origins, step_seconds, last, steep, announced))
 
 
-def _width(step_seconds: int) -> int:
-    return max(1, RISE_SECONDS // step_seconds)
+@numba.njit(cache=True, nogil=True)
+def _rise_floors(logs, origins, step_seconds, last, steep, announced):  # type: ignore[no-untyped-def]
+    floors = np.empty(len(origins))
+    for row in range(len(origins)):
+        floors[row] = rise_at(logs, origins[row], step_seconds, last, steep, announced[row])
+    return floors
 
 
-def _growth(means: Floats, width: int) -> Floats:
-    """What a step has grown by at each boundary, the less of the newest two times; NaN where one
+@numba.njit(cache=True, nogil=True)
+def rise_at(logs, origin, step_seconds, last, steep, announced):  # type: ignore[no-untyped-def]
+    """One row of `rise_floor`."""
+    width = max(1, RISE_SECONDS // step_seconds)
+    growth = _growth(logs, origin, width)
+    if not growth > max(steep, 0.0):
+        return -np.inf
+    present = _mean(logs, origin - width, width)
+    if present <= announced:
+        return -np.inf
+    most = present + MOST_RISE
+    for step in range(max(0, origin - RISE_PEAK_SECONDS // step_seconds), origin):
+        if np.isfinite(logs[step]):
+            most = max(most, logs[step])
+    return min(present + growth * (last + (width - 1) / 2), most)
+
+
+@numba.njit(cache=True, nogil=True)
+def _growths(logs, step_seconds):  # type: ignore[no-untyped-def]
+    growths = np.empty(len(logs) + 1)
+    for boundary in range(len(growths)):
+        growths[boundary] = _growth(logs, boundary, max(1, RISE_SECONDS // step_seconds))
+    return growths
+
+
+@numba.njit(cache=True, nogil=True)
+def _growth(logs, boundary, width):  # type: ignore[no-untyped-def]
+    """What a step has grown by before a boundary, the less of the newest two times; NaN where one
     is not known."""
-    growth = np.full(len(means), np.nan)
-    change = (means[width:] - means[:-width]) / width
-    growth[2 * width :] = np.minimum(change[width:], change[:-width])
-    return growth
+    if boundary < 3 * width:
+        return np.nan
+    earlier = _mean(logs, boundary - 3 * width, width)
+    before = _mean(logs, boundary - 2 * width, width)
+    present = _mean(logs, boundary - width, width)
+    growth = min(present - before, before - earlier) / width
+    return growth if np.isfinite(earlier + before + present) else np.nan
 
 
-def _trailing_means(values: Floats, width: int) -> Floats:
-    """At each boundary the mean of the newest `width` values; NaN where one is not known."""
-    means = np.full(len(values) + 1, np.nan)
-    if width == 1:
-        means[1:] = values
-    elif len(values) >= width:
-        means[width:] = sliding_window_view(values, width).mean(axis=1)
-    return means
+@numba.njit(cache=True, nogil=True)
+def _mean(logs, first, width):  # type: ignore[no-untyped-def]
+    """NaN where one of them is not known."""
+    total = 0.0
+    for step in range(first, first + width):
+        total += logs[step]
+    return total / width

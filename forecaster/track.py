@@ -6,6 +6,7 @@ that the next step costs microseconds; started anew at any step it says the same
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -21,13 +22,11 @@ from forecaster.features import Seen, layout_for, seen_from
 from forecaster.floors import (
     NEVER_STEEP,
     NO_FLOOR,
-    RISE_PEAK_SECONDS,
-    RISE_SECONDS,
     Floor,
     announced_until,
-    edge_floor,
-    expected_floor,
-    rise_floor,
+    edge_at,
+    expected_at,
+    rise_at,
 )
 from forecaster.forecast import (
     UNANNOUNCED_RISE,
@@ -36,6 +35,7 @@ from forecaster.forecast import (
     ForecastError,
     Parameters,
     QuantilePoint,
+    Window,
     WindowForecast,
 )
 from forecaster.history import Floats, TrafficHistory
@@ -47,7 +47,7 @@ SPARE_SECONDS = 90_000
 COMPARED_STEPS = 240
 """Of the newest steps: where these are the same bits, the history is the one followed so far."""
 NEGLIGIBLE = 1e-6
-Learned = list[tuple[Member, Parameters, list[int]]]
+Learned = list[tuple[Member, Parameters, Ints]]
 """Each member with its parameters and the places of the windows that it speaks of."""
 
 
@@ -66,13 +66,16 @@ class Track:
         self._windows = fitted.members[0].windows
         self._layout = layout_for(fitted.step_seconds, self._windows)
         self._members: Learned = [
-            (member, _arrays(parameters), [self._windows.index(each) for each in part.windows])
+            (member, _arrays(parameters), _places(part.windows, self._windows))
             for (member, parameters), part in zip(members, fitted.members, strict=True)
         ]
         self._offset = float(_array(fitted.parameters["offset"]))
         self._weights = _array(fitted.parameters["weights"])
         if self._weights.ndim == 1:  # as stored before weights went by window
             self._weights = np.tile(self._weights[:, None], len(self._windows))
+        self._weightless = (self._weights.max(axis=1) < NEGLIGIBLE).tolist()
+        step = timedelta(seconds=fitted.step_seconds)
+        self._spans = [(window.first * step, window.last * step) for window in fitted.windows]
         # A model stored before rises were looked for has no measure of them.
         self._steep = float(_array(fitted.parameters.get("steep", NEVER_STEEP)))
         self._stride = int(_array(fitted.parameters["stride"]))
@@ -141,6 +144,7 @@ class Track:
         seen = seen_from(self._demand(), self._layout, origin)
         if not np.isfinite(seen.level[0]):
             raise ForecastError("the newest minutes of the history are not known")
+        end = history.end
         located = self._locate(seen, origin)[0]
         said = self._regression.scales(seen)[0]
         hour = int(self._local[self._count - 1] // 3600 % 24)
@@ -150,15 +154,14 @@ class Track:
         if not np.isfinite(located[: len(scales)]).all():
             raise ForecastError("no member has anything to say of the windows asked for")
         windows = tuple(
-            self._window(number, located, scale, seen, history)
-            for number, scale in enumerate(scales)
+            self._window(number, located, scale, seen, end) for number, scale in enumerate(scales)
         )
         return Forecast(
             issued_at=issued_at,
             windows=windows,
             model=self._fitted.model,
             fitted_at=self._fitted.fitted_at,
-            history_end=history.end,
+            history_end=end,
             skill=self._fitted.skill,
             trusted=self._fitted.trusted,
             failures=self._fitted.failures,
@@ -231,10 +234,9 @@ class Track:
 
     def _locate(self, seen: Seen, origins: np.ndarray) -> Floats:
         """The members' weighted word on every window, in log rate."""
-        shape = (len(self._members), len(origins), len(self._windows))
-        said = np.full(shape, np.nan)
+        said = np.full((len(self._members), len(origins), len(self._windows)), np.nan)
         for place, (member, parameters, spoken) in enumerate(self._members):
-            if self._weights[place].max() < NEGLIGIBLE:
+            if self._weightless[place]:
                 continue
             if isinstance(member, Direct):
                 said[place][:, spoken] = member.locate_seen(parameters, seen)
@@ -244,78 +246,69 @@ class Track:
         return blended(said, self._weights)
 
     def _window(
-        self, number: int, located: Floats, scale: float, seen: Seen, history: TrafficHistory
+        self, number: int, located: Floats, scale: float, seen: Seen, end: datetime
     ) -> WindowForecast:
         window = self._fitted.windows[number]
-        step = timedelta(seconds=self._fitted.step_seconds)
-        starts_at, ends_at = history.end + window.first * step, history.end + window.last * step
-        floor = self._floor(number, located, scale, seen)
+        starts_at, ends_at = (end + ahead for ahead in self._spans[number])
+        at = float(located[number])
+        floor = self._floor(number, at, scale, seen)
         dip = 1.0
         if self._calendar.events:
-            event = self._event(starts_at, ends_at, located[number], scale)
+            event = self._event(starts_at, ends_at, at, scale)
             dip = min(1.0, event_factor(self._calendar, starts_at, ends_at))
             floor = max(floor, event, key=lambda each: each.log)
-        scores = self._state[number, calibration.SCORE : calibration.STEADY]
-        upper = np.maximum.accumulate(np.exp(located[number] + scores * scale)) - self._offset
+        rates = calibration.quantiles_now(self._state[number], at, scale, self._offset)
         return WindowForecast(
             name=window.name,
             starts_at=starts_at,
             ends_at=ends_at,
-            median_qps=self._rate(located[number]) * dip,
-            scale=float(scale),
-            quantiles=tuple(
-                [
-                    QuantilePoint(level, max(0.0, qps))
-                    for level, qps in zip(LEVELS, upper.tolist(), strict=True)
-                ]
-            ),
+            median_qps=self._rate(at) * dip,
+            scale=scale,
+            quantiles=tuple(map(QuantilePoint, LEVELS, rates)),
             floor_qps=self._rate(floor.log),
             floor_scale=floor.scale,
             floor_reason=floor.reason,
         )
 
-    def _floor(self, number: int, located: Floats, scale: float, seen: Seen) -> Floor:
+    def _floor(self, number: int, located: float, scale: float, seen: Seen) -> Floor:
         """What must be covered whatever the model says of the window."""
         name = self._fitted.windows[number].name
         if name == "hold":
             return Floor(self._expected(), 0.0, "earlier forecasts expected it")
         if name != "order":
             return NO_FLOOR
-        log, spread = self._edge(seen, located[number], scale)
-        edge = Floor(float(log[0]), float(spread[0]), "past days at this time")
-        rise = Floor(self._rise(), 0.0, UNANNOUNCED_RISE)
-        floor = rise if rise.log > edge.log else edge
+        floor = Floor(*self._edge(seen, located, scale), "past days at this time")
+        rise = self._rise()
+        if rise > floor.log:
+            floor = Floor(rise, 0.0, UNANNOUNCED_RISE)
         spare = self._spare()
         chosen = self._fitted.calibration
         margin = 0.0 if chosen is None else max(chosen.margin, 0.0)
         return spare if spare.log > floor.log + margin * floor.scale else floor
 
-    def _edge(self, seen: Seen, located: float, scale: float) -> tuple[Floats, Floats]:
+    def _edge(self, seen: Seen, located: float, scale: float) -> tuple[float, float]:
         certain = self._state[0, calibration.CERTAIN]
         own_error = self._state[-1, calibration.SLOW]
-        return edge_floor(seen, np.array([located]), scale, certain, own_error)
+        floor, spread = edge_at(seen.edges[0], seen.level[0], located, scale, certain, own_error)
+        return float(floor), float(spread)
 
     def _rise(self) -> float:
         """Where a rise that was not announced leads by the end of the order window."""
+        rise = self._risen(math.nan)
+        return rise if rise == -math.inf else self._risen(self._announced())
+
+    def _risen(self, announced: float) -> float:
         last, step = self._fitted.windows[0].last, self._fitted.step_seconds
-        nothing_said = np.array([np.nan])
-        if self._risen(4 * RISE_SECONDS // step + 2, last, nothing_said) == -np.inf:
-            return -np.inf  # almost always, and known from a few steps
-        return self._risen(RISE_PEAK_SECONDS // step, last, self._announced(last))
+        return float(rise_at(self._logs, self._count, step, last, self._steep, announced))
 
-    def _risen(self, steps: int, last: int, announced: Floats) -> float:
-        newest = self._logs[max(0, self._count - steps) : self._count]
-        origin, step = np.array([len(newest)]), self._fitted.step_seconds
-        return float(rise_floor(newest, origin, step, last, self._steep, announced)[0])
-
-    def _announced(self, last: int) -> Floats:
+    def _announced(self) -> float:
         """Up to where the forecast whose order window has just ended announced demand."""
-        row = (self._count - self._first_origin - last) // self._stride
+        row = (self._count - self._first_origin - self._fitted.windows[0].last) // self._stride
         if not 0 <= row < self._rows:
-            return np.array([np.nan])
-        located, scale = self._located[row, 0], float(self._scales[row, 0])
+            return math.nan
+        located, scale = float(self._located[row, 0]), float(self._scales[row, 0])
         seen = seen_from(self._demand(), self._layout, self._origins[row : row + 1])
-        return announced_until(located, scale, self._edge(seen, located, scale)[0])
+        return float(announced_until(located, scale, self._edge(seen, located, scale)[0]))
 
     def _event(self, starts_at: datetime, ends_at: datetime, located: float, scale: float) -> Floor:
         """An event of the calendar that is expected to raise demand within the window."""
@@ -328,14 +321,13 @@ class Track:
     def _expected(self) -> float:
         """What earlier forecasts expected for now, less their own error."""
         asked = len(self._fitted.windows)
-        expected = np.full((1, len(self._backs)), np.nan)
+        expected = np.full(len(self._backs), np.nan)
         passed = self._count - self._first_origin
         for place, back in enumerate(self._backs):
             row = (passed - back) // self._stride
             if 0 <= row < self._rows:
-                expected[0, place] = self._located[row, asked + place]
-        own_error = self._state[asked:-1, calibration.SLOW]
-        return float(expected_floor(expected, own_error)[0])
+                expected[place] = self._located[row, asked + place]
+        return float(expected_at(expected, self._state[asked:-1, calibration.SLOW]))
 
     def _spare(self) -> Floor:
         """What the calibration keeps for bursts like those of the last days, or for a jump."""
@@ -348,7 +340,7 @@ class Track:
         return Floor(float(np.log(rate + self._offset)), 0.0, spare.reason)
 
     def _rate(self, log: float) -> float:
-        return max(0.0, float(np.exp(log)) - self._offset)
+        return max(0.0, math.exp(log) - self._offset)
 
 
 @lru_cache(maxsize=4)
@@ -357,6 +349,10 @@ def _days(calendar: Calendar, first_second: int, step: int, count: int) -> tuple
     seconds = first_second + step * np.arange(count, dtype=np.int64)
     local = calendar.local_seconds(seconds)
     return local, calendar.day_types(local)
+
+
+def _places(some: Sequence[Window], windows: Sequence[Window]) -> Ints:
+    return np.array([windows.index(each) for each in some], dtype=np.int64)
 
 
 def _arrays(parameters: Parameters) -> Parameters:

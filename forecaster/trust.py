@@ -123,8 +123,8 @@ class Watch:
     def _verdict(self) -> str | None:
         if len(self._outcomes) < MIN_CLAIMS:
             return None
-        error = fmean(outcome[1] for outcome in self._outcomes)
-        yardstick = fmean(outcome[2] for outcome in self._outcomes)
+        error = fmean([outcome[1] for outcome in self._outcomes])
+        yardstick = fmean([outcome[2] for outcome in self._outcomes])
         if error <= ALLOWED_RATIO * yardstick + ALLOWED_ERROR:
             return None
         return (

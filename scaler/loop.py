@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import groupby, pairwise, takewhile
-from operator import attrgetter
+from itertools import pairwise, takewhile
 
 import numpy as np
 
@@ -381,12 +380,13 @@ def _changes(
     recent: Sequence[PastDecision], current: int, now: datetime
 ) -> tuple[ReplicaChange, ...]:
     """When the number asked for changed, whoever changed it."""
-    firsts = [next(run) for _, run in groupby(recent, key=attrgetter("current"))]
     changes = [
-        ReplicaChange(after.at, before.current, after.current) for before, after in pairwise(firsts)
+        ReplicaChange(after.at, before.current, after.current)
+        for before, after in pairwise(recent)
+        if before.current != after.current
     ]
-    if firsts and firsts[-1].current != current:
-        changes.append(ReplicaChange(now, firsts[-1].current, current))
+    if recent and recent[-1].current != current:
+        changes.append(ReplicaChange(now, recent[-1].current, current))
     return tuple(changes)
 
 

@@ -39,7 +39,7 @@ def floor_of(
         figures[:3] = [np.median(known), np.quantile(known, 0.25), known.std()]
     seen = Seen(layout_for(60, (ORDER,)), level, np.zeros((1, 1)), np.array([figures]))
     floor, spread = edge_floor(
-        seen, np.array([located]), scale, certain=CERTAINTY, own_error=own_error
+        seen, np.array([located]), np.array([scale]), CERTAINTY, np.array([own_error])
     )
     return float(floor[0]), float(spread[0])
 
@@ -86,7 +86,9 @@ def floors_before_noon(demand: Demand, day: int) -> Floats:
     factor on the present rate."""
     origins = day * 1440 + STEP_UP - np.arange(20, 0, -1)
     seen = seen_from(demand, layout_for(60, (ORDER,)), origins)
-    floor, _ = edge_floor(seen, seen.level, 0.01, 2.0, np.zeros(len(origins)))
+    floor, _ = edge_floor(
+        seen, seen.level, np.full(len(origins), 0.01), 2.0, np.zeros(len(origins))
+    )
     return np.asarray(np.exp(floor - seen.level))
 
 
@@ -104,11 +106,11 @@ def test_an_edge_that_came_on_one_day_of_four_is_not_scheduled() -> None:
 
 def test_a_fall_is_measured_against_the_highest_expectation_less_its_error() -> None:
     expected = np.log(np.array([[100.0, 130.0, 90.0]]))
-    own_error = np.array([0.05, 0.2, 0.1])
+    own_error = np.array([[0.05, 0.2, 0.1]])
     # The nearest less its error: 95; the second less twice its own: 87.
     floor = expected_floor(expected, own_error)
     assert np.exp(floor) == pytest.approx([100.0 * np.exp(-0.05)])
-    assert np.exp(expected_floor(expected, np.array([0.5, 0.1, 0.1]))) == pytest.approx(
+    assert np.exp(expected_floor(expected, np.array([[0.5, 0.1, 0.1]]))) == pytest.approx(
         [130.0 * np.exp(-0.2)]
     )
 
@@ -116,9 +118,9 @@ def test_a_fall_is_measured_against_the_highest_expectation_less_its_error() -> 
 def test_expectations_that_were_not_made_expect_nothing() -> None:
     nothing = np.full((2, 3), np.nan)
     nothing[1, 2] = 4.0
-    floor = expected_floor(nothing, np.zeros(3))
+    floor = expected_floor(nothing, np.zeros((2, 3)))
     assert floor.tolist() == [-np.inf, 4.0]
-    assert expected_floor(np.zeros((1, 0)), np.zeros(0)).tolist() == [-np.inf]
+    assert expected_floor(np.zeros((1, 0)), np.zeros((1, 0))).tolist() == [-np.inf]
 
 
 SLOPE = 0.01
