@@ -35,6 +35,9 @@ SCALE_PENALTY = 0.05
 MAX_CHANGE = 2.0
 """A change of log rate beyond which its size says nothing more."""
 TRACKING_RATE = 0.02
+MOST_FALL = 0.5
+"""Log rate by which a fall counts as an error: one beyond is a failure upstream more often than a
+wrong forecast, and would widen all that is said for a day."""
 MAX_SCORE = 12.0
 """Tracked quantiles stay within this many scales."""
 HOURS = 24
@@ -250,7 +253,7 @@ def _quantiles(scores, located, scale, offset, rates):  # type: ignore[no-untype
 @numba.njit(cache=True, nogil=True)
 def feed(state, error, scale, hour, rates, tracking):  # type: ignore[no-untyped-def]
     """One window's error has become known: `scale` is what was said of it then."""
-    size = abs(error)
+    size = max(error, min(-error, MOST_FALL))
     state[0] += rates[0] * (size - state[0])
     state[1] += rates[1] * (size - state[1])
     state[2 + hour] += rates[2] * (size - state[2 + hour])

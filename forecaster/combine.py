@@ -118,7 +118,8 @@ class Rehearsal:
         if name == "order":
             floor, spread = self._edges_and_rises(windows[number], located, scale)
         elif name == "hold":
-            floor = expected_floor(*self._expectations(windows[number]))
+            earlier = self._expectations(windows[number])
+            floor, spread = expected_floor(*earlier, self.seen.level)
         offset = self.demand.offset
         median = np.maximum(np.exp(located) - offset, 0.0)
         return np.column_stack([median, scale, np.maximum(np.exp(floor) - offset, 0.0), spread])

@@ -22,6 +22,9 @@ EDGE_DISTRUST = 0.5
 NEAR_DISTRUST, FAR_DISTRUST = 1.0, 2.0
 """Errors of its own by which an earlier forecast must lie above demand before a fall is doubted:
 for the nearest of them, and for the others."""
+COLLAPSE, COLLAPSE_ERRORS = 0.7, 4.0
+"""Demand has collapsed where it lies so much log rate, which is half of it, and so many errors of
+its own below what the farthest of them expected."""
 CERTAINTY = 2.0
 """An edge is scheduled where three quarters of past days rose more than the forecast says with at
 least this many scales added."""
@@ -82,30 +85,40 @@ def edge_at(edges, level, located, scale, certain, own_error):  # type: ignore[n
     return floor, spread if scheduled else 0.0
 
 
-def expected_floor(expected: Floats, own_error: Floats) -> Floats:
+def expected_floor(expected: Floats, own_error: Floats, present: Floats) -> tuple[Floats, Floats]:
     """What earlier forecasts said of now, less their own mean error: shape (rows, forecasts),
-    the nearest first; the highest that is known, else minus infinity."""
-    return np.asarray(_expected_floors(expected, own_error))
+    the nearest first, beside the present level; the highest that is known, else minus infinity.
+    With its spread, which is nothing but in a collapse."""
+    floors = _expected_floors(expected, own_error, present)
+    return np.asarray(floors[0]), np.asarray(floors[1])
 
 
 @numba.njit(cache=True, nogil=True)
-def _expected_floors(expected, own_error):  # type: ignore[no-untyped-def]
-    floors = np.empty(len(expected))
+def _expected_floors(expected, own_error, present):  # type: ignore[no-untyped-def]
+    floors = np.empty((2, len(expected)))
     for row in range(len(expected)):
-        floors[row] = expected_at(expected[row], own_error[row])
+        floors[:, row] = expected_at(expected[row], own_error[row], present[row])
     return floors
 
 
 @numba.njit(cache=True, nogil=True)
-def expected_at(expected, own_error):  # type: ignore[no-untyped-def]
-    """One row of `expected_floor`."""
-    floor = -np.inf
+def expected_at(expected, own_error, present):  # type: ignore[no-untyped-def]
+    """One row of `expected_floor`.
+
+    In a collapse the farthest forecast, which was made before it for hours yet, is believed in
+    full, with its own error as the spread: what comes back may come at once, and whole.
+    """
+    floor, spread = -np.inf, 0.0
     for place in range(len(expected)):
         distrust = NEAR_DISTRUST if place == 0 else FAR_DISTRUST
         level = expected[place] - distrust * own_error[place]
         if np.isfinite(level):
             floor = max(floor, level)
-    return floor
+    if len(expected) > 0:
+        last, error = expected[-1], own_error[-1]
+        if last - present > max(COLLAPSE, COLLAPSE_ERRORS * error) and last >= floor:
+            floor, spread = last, error
+    return floor, spread
 
 
 def announced_until(located: Floats | float, scale: Floats | float, edge: Floats | float) -> Floats:

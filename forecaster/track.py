@@ -274,7 +274,7 @@ class Track:
         """What must be covered whatever the model says of the window."""
         name = self._fitted.windows[number].name
         if name == "hold":
-            return Floor(self._expected(), 0.0, "earlier forecasts expected it")
+            return Floor(*self._expected(seen), "earlier forecasts expected it")
         if name != "order":
             return NO_FLOOR
         floor = Floor(*self._edge(seen, located, scale), "past days at this time")
@@ -318,8 +318,8 @@ class Track:
             return NO_FLOOR
         return Floor(float(located + np.log(factor)), scale, f"{event.name} (x{factor:g})")
 
-    def _expected(self) -> float:
-        """What earlier forecasts expected for now, less their own error."""
+    def _expected(self, seen: Seen) -> tuple[float, float]:
+        """What earlier forecasts expected for now, and its spread."""
         asked = len(self._fitted.windows)
         expected = np.full(len(self._backs), np.nan)
         passed = self._count - self._first_origin
@@ -327,7 +327,9 @@ class Track:
             row = (passed - back) // self._stride
             if 0 <= row < self._rows:
                 expected[place] = self._located[row, asked + place]
-        return float(expected_at(expected, self._state[asked:-1, calibration.SLOW]))
+        own_error = self._state[asked:-1, calibration.SLOW]
+        floor, spread = expected_at(expected, own_error, seen.level[0])
+        return float(floor), float(spread)
 
     def _spare(self) -> Floor:
         """What the calibration keeps for bursts like those of the last days, or for a jump."""

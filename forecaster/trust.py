@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from statistics import fmean
 
+import numpy as np
+
 from forecaster.forecast import (
     FittedModel,
     Forecast,
@@ -35,8 +37,8 @@ CONTRADICTION_SCALES, CONTRADICTION_RATIO = 4.0, 1.02
 """Demand is beyond what was thought possible of now: so many scales above, and this beside."""
 MAX_CONTRADICTIONS = 5
 """From so many minutes of the last hour on, a forecast that agrees just now is not trusted."""
-OFFSET_RATIO = 1e-3
-"""Of the higher of two rates; so that an error in log rate exists where one of them is zero."""
+NEGLIGIBLE_RATIO = 1e-3
+"""Of the highest rate known: a difference so small needs no replica, so that it is no error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class Watch:
         self._outcomes: deque[tuple[int, float, float]] = deque()
         self._contradicted: deque[int] = deque()
         self._missed: str | None = None
+        self._negligible = _negligible(history)
         reach = max(window.last for window in fitted.windows) * step
         oldest = max(_seconds(history.start), _seconds(history.end) - self._span - reach)
         self._newest = oldest // self._every * self._every
@@ -79,14 +82,15 @@ class Watch:
             return
         first, last = _seconds(order.starts_at), _seconds(order.ends_at)
         self._open.append(Claim(first, last, order.median_qps, level))
-        if contradiction(forecast.window("hold"), level) is not None:
+        if contradiction(forecast.window("hold"), level, self._negligible) is not None:
             self._contradicted.append(at)
 
     def doubt(self, forecast: Forecast, history: TrafficHistory) -> str | None:
         """Why the forecast must not order capacity; None where nothing speaks against it."""
         self._settle(history)
         level = _level(history)
-        now = None if level is None else contradiction(forecast.window("hold"), level)
+        hold = forecast.window("hold")
+        now = None if level is None else contradiction(hold, level, self._negligible)
         if now is not None:
             return now
         if len(self._contradicted) >= MAX_CONTRADICTIONS:
@@ -100,6 +104,8 @@ class Watch:
         """Claims whose window has ended have an outcome; what is older than the span is let go."""
         end = _seconds(history.end)
         settled = False
+        if self._open and self._open[0].last <= end:
+            self._negligible = _negligible(history)
         while self._open and self._open[0].last <= end:
             settled |= self._take(self._open.popleft(), history)
         if settled:
@@ -116,7 +122,9 @@ class Watch:
         )
         if not math.isfinite(peak):
             return False  # A window that is not known whole says nothing.
-        error, yardstick = (_log_ratio(peak, qps) for qps in (claim.median_qps, claim.last_qps))
+        error, yardstick = (
+            _log_ratio(peak, qps, self._negligible) for qps in (claim.median_qps, claim.last_qps)
+        )
         self._outcomes.append((claim.last, error, yardstick))
         return True
 
@@ -180,11 +188,11 @@ class Gated:
             watch.note(at, forecast, known)
 
 
-def contradiction(hold: WindowForecast | None, level: float) -> str | None:
+def contradiction(hold: WindowForecast | None, level: float, negligible: float = 0.0) -> str | None:
     """The window of what is lost if a replica is deleted now includes now: what it thinks possible
-    cannot lie below the demand that is there."""
+    cannot lie below the demand that is there, by more than a negligible rate."""
     possible = math.inf if hold is None else hold.model_upper(CONTRADICTION_SCALES)
-    if level <= CONTRADICTION_RATIO * possible:
+    if level <= CONTRADICTION_RATIO * possible + negligible:
         return None
     return f"demand is {level:,.0f} requests/s where the forecast says {possible:,.0f} at most"
 
@@ -196,8 +204,11 @@ def _level(history: TrafficHistory) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _log_ratio(one: float, other: float) -> float:
-    offset = OFFSET_RATIO * max(one, other)
+def _negligible(history: TrafficHistory) -> float:
+    return NEGLIGIBLE_RATIO * float(np.fmax.reduce(history.values, initial=0.0))
+
+
+def _log_ratio(one: float, other: float, offset: float) -> float:
     return abs(math.log((one + offset) / (other + offset))) if offset else 0.0
 
 

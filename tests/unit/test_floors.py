@@ -11,6 +11,8 @@ from forecaster.demand import Demand, demand_of
 from forecaster.features import MIN_EDGE_DAYS, Seen, layout_for, seen_from
 from forecaster.floors import (
     CERTAINTY,
+    COLLAPSE,
+    COLLAPSE_ERRORS,
     EDGE_DISTRUST,
     MOST_RISE,
     NEVER_STEEP,
@@ -21,7 +23,8 @@ from forecaster.floors import (
 )
 from forecaster.forecast import Window
 from forecaster.history import Floats, TrafficHistory
-from tests.traffic import MONDAY
+from forecaster.registry import combined
+from tests.traffic import MONDAY, weeks
 
 ORDER = Window("order", 3, 6)
 STEP_UP = 720
@@ -104,23 +107,64 @@ def test_an_edge_that_came_on_one_day_of_four_is_not_scheduled() -> None:
     assert floors_before_noon(odd, 4).max() < 1.1
 
 
+def expected(
+    said: list[float], own_error: list[float], present: float = np.nan
+) -> tuple[float, float]:
+    """From log rates that earlier forecasts said of now, the nearest first."""
+    floor, spread = expected_floor(np.array([said]), np.array([own_error]), np.array([present]))
+    return float(floor[0]), float(spread[0])
+
+
 def test_a_fall_is_measured_against_the_highest_expectation_less_its_error() -> None:
-    expected = np.log(np.array([[100.0, 130.0, 90.0]]))
-    own_error = np.array([[0.05, 0.2, 0.1]])
+    said = np.log([100.0, 130.0, 90.0]).tolist()
     # The nearest less its error: 95; the second less twice its own: 87.
-    floor = expected_floor(expected, own_error)
-    assert np.exp(floor) == pytest.approx([100.0 * np.exp(-0.05)])
-    assert np.exp(expected_floor(expected, np.array([[0.5, 0.1, 0.1]]))) == pytest.approx(
-        [130.0 * np.exp(-0.2)]
-    )
+    assert expected(said, [0.05, 0.2, 0.1]) == pytest.approx((np.log(100.0) - 0.05, 0.0))
+    assert expected(said, [0.5, 0.1, 0.1]) == pytest.approx((np.log(130.0) - 0.2, 0.0))
 
 
 def test_expectations_that_were_not_made_expect_nothing() -> None:
-    nothing = np.full((2, 3), np.nan)
-    nothing[1, 2] = 4.0
-    floor = expected_floor(nothing, np.zeros((2, 3)))
-    assert floor.tolist() == [-np.inf, 4.0]
-    assert expected_floor(np.zeros((1, 0)), np.zeros((1, 0))).tolist() == [-np.inf]
+    assert expected([np.nan] * 3, [0.0] * 3) == (-np.inf, 0.0)
+    assert expected([np.nan, np.nan, 4.0], [0.0] * 3) == (4.0, 0.0)
+    assert expected([], []) == (-np.inf, 0.0)
+    assert expected([np.nan] * 3, [0.0] * 3, present=-6.0) == (-np.inf, 0.0)
+
+
+def test_in_a_collapse_the_farthest_expectation_is_believed_in_full() -> None:
+    """The nearer forecasts have seen it and expect nothing any more."""
+    said, own_error = [1.0, 1.0, 5.0], [0.05, 0.05, 0.1]
+    assert expected(said, own_error, 5.0 - COLLAPSE + 1e-9) == pytest.approx((4.8, 0.0))
+    assert expected(said, own_error, 5.0 - COLLAPSE - 1e-9) == (5.0, 0.1)
+
+
+def test_a_fall_within_the_usual_error_of_hours_ahead_is_no_collapse() -> None:
+    said, own_error = [1.0, 1.0, 5.0], [0.05, 0.05, 0.5]
+    assert expected(said, own_error, 5.0 - COLLAPSE_ERRORS * 0.5 + 1e-9) == (4.0, 0.0)
+    assert expected(said, own_error, 5.0 - COLLAPSE_ERRORS * 0.5 - 1e-9) == (5.0, 0.5)
+
+
+def test_a_nearer_expectation_that_asks_for_more_stands() -> None:
+    assert expected([6.0, 1.0, 5.0], [0.05, 0.05, 0.1], 2.0) == pytest.approx((5.95, 0.0))
+
+
+@pytest.mark.parametrize("left", [0.02, 0.0])
+def test_through_an_hour_without_traffic_the_fleet_is_kept_for_what_was_expected(
+    left: float,
+) -> None:
+    """Until noon of a working day; with the trust gate, as the daemon asks."""
+    history, noon = weeks(2), 11 * 1440 + 720
+    values = history.values[:noon].copy()
+    values[-60:] *= left
+    forecaster = combined(Calendar())
+    past = history.steps(0, noon - 60)
+    fitted = forecaster.fit(past, past.end, [ORDER, Window("hold", 0, 6)])
+    for end in range(noon - 60, noon + 1):
+        known = TrafficHistory(history.series, history.start, 60, values[:end])
+        forecast = forecaster.predict(fitted, known, known.end)
+    hold = forecast.window("hold")
+    assert forecast.trusted, forecast.failures
+    assert hold is not None
+    assert hold.median_qps < 0.05 * past.values[-1]
+    assert past.values[-1] < hold.floor_upper(4.0) < 1.6 * past.values[-1]
 
 
 SLOPE = 0.01

@@ -173,6 +173,16 @@ def test_windows_that_are_not_known_whole_say_nothing_of_a_forecast() -> None:
     assert not gated.predict(fitted, holed.steps(0, 260), MONDAY).trusted
 
 
+@pytest.mark.parametrize("factor", [0.01, 3.0])
+def test_where_next_to_nothing_is_left_next_to_nothing_is_no_error(factor: float) -> None:
+    """Of a peak of 2,200 requests a second one in a hundred seconds is left: three times as many
+    need no replica, and are no reason to give up what the fleet is kept for."""
+    values = wave().values.copy()
+    values[180:] = 0.01
+    gone = TrafficHistory("x", MONDAY, 60, values)
+    assert not any(followed(Saying(1.0, SWITCH, factor), gone)[70:])
+
+
 def test_what_the_forecaster_doubts_itself_stays_said() -> None:
     said = followed(Saying(3.0, MONDAY, 3.0, doubts=("no skill",)), wave())[-1]
     assert said[0] == "no skill"
