@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from math import isfinite
 from multiprocessing import get_context, parent_process
 
@@ -20,6 +21,7 @@ import numpy as np
 from sqlalchemy import Engine
 
 from forecaster.history import Floats
+from policies.context import PolicySettings
 from simulator.clairvoyant import optimum_pod_slots
 from storage.database import open_engine
 from storage.overrides import overrides
@@ -59,6 +61,11 @@ WORTH_PROCESSES = 8 * 1440
 MOST_DECIDED_AGAIN = 6_000
 """Decisions taken again one by one to check the comparisons: a day of them at the usual interval,
 and some two seconds of work."""
+
+
+MOST_JUDGED = 20_000
+"""Minutes whose quantiles are read back: of a longer period every second one, or fewer. Windows
+reach over several minutes, so that neighbours say the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,33 +139,25 @@ def audit(engine: Engine, period: Period, measured: Measured | None = None) -> A
     Raises StoreError where the log cannot be read, NoDecisionError where it has no decision there.
     """
     since, until = period.since, period.until
-    minutes = read_minutes(engine, period.workload, since, until, contexts=not period.brief)
-    events = timeline.scale_events(engine, period.workload, since, until)
-    people = overrides(engine, period.workload, since, until)
-    objective = _objective(minutes, period)
-    if not len(minutes) or not np.isfinite(minutes.qps_per_replica).any():
-        found = Comparison(overrides=tuple(people))
-        return audit_of(minutes, events, since, until, objective, found)
-    if period.brief:
-        found = Comparison((), optimum_pod_hours(minutes), overrides=tuple(people))
-        return audit_of(minutes, events, since, until, objective, found)
-    coming: AbstractContextManager[Callable[[], Measured]]
-    if measured is not None:
-        given = measured
-        coming = nullcontext(lambda: given)
-    else:
-        coming = _coming(minutes, period, objective, events)
-    with coming as computed:
-        coverage = coverage_of(came_in_span(minutes), order_quantiles(engine, minutes))
-        again = _again(engine, minutes)
-        shown = computed()
-    found = Comparison(
-        runs=shown.runs,
-        clairvoyant_pod_hours=shown.clairvoyant_pod_hours,
-        reproduction=again,
-        coverage=coverage,
-        overrides=tuple(people),
-    )
+    with _helper(period) if measured is None else nullcontext() as helper:
+        minutes = read_minutes(engine, period.workload, since, until, contexts=not period.brief)
+        events = timeline.scale_events(engine, period.workload, since, until)
+        found = Comparison(overrides=tuple(overrides(engine, period.workload, since, until)))
+        objective = _objective(minutes, period)
+        if period.brief and _sized(minutes):
+            found = replace(found, clairvoyant_pod_hours=optimum_pod_hours(minutes))
+        elif _sized(minutes):
+            shown = measured or _computed(minutes, period, objective, events, helper)
+            coverage = _coverage(engine, minutes)
+            again = _again(engine, minutes)
+            shown = shown if isinstance(shown, Measured) else shown()
+            found = replace(
+                found,
+                runs=shown.runs,
+                clairvoyant_pod_hours=shown.clairvoyant_pod_hours,
+                reproduction=again,
+                coverage=coverage,
+            )
     return audit_of(minutes, events, since, until, objective, found)
 
 
@@ -173,32 +172,61 @@ def _again(engine: Engine, minutes: Minutes) -> Reproduction | None:
     return None if once_a_minute is None else reproduction(compared, once_a_minute, again)
 
 
+def _sized(minutes: Minutes) -> bool:
+    """Whether it is known what a replica carries, without which nothing can be compared."""
+    return bool(len(minutes)) and bool(np.isfinite(minutes.qps_per_replica).any())
+
+
 @contextmanager
-def _coming(
-    minutes: Minutes, period: Period, objective: Objective, events: tuple[ScaleEvent, ...]
-) -> Iterator[Callable[[], Measured]]:
-    """What `_computed` gives, worked out meanwhile where that is worth a process."""
-    if period.minutes < WORTH_PROCESSES or parent_process() or (os.cpu_count() or 1) < 2:
-        yield lambda: _computed(minutes, period, objective, events)
+def _helper(period: Period) -> Iterator[Executor | None]:
+    """A process that works out a part of the comparison, where that is worth one; it starts while
+    the log is read."""
+    few = period.brief or period.minutes < WORTH_PROCESSES
+    if few or parent_process() or (os.cpu_count() or 1) < 2:
+        yield None
         return
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        bare = replace(minutes, contexts=())
-        yield pool.submit(_computed, bare, period, objective, events).result
+        pool.submit(_coming_up)
+        yield pool
+
+
+def _coming_up() -> None:
+    """What a new process does first: it imports this module."""
 
 
 def _computed(
-    minutes: Minutes, period: Period, objective: Objective, events: tuple[ScaleEvent, ...]
-) -> Measured:
-    """What was recorded, and what the policies of the comparison would have done."""
+    minutes: Minutes,
+    period: Period,
+    objective: Objective,
+    events: tuple[ScaleEvent, ...],
+    helper: Executor | None,
+) -> Callable[[], Measured]:
+    """What was recorded, and what the policies of the comparison would have done; a helper has
+    begun with every second of them by the time that this returns."""
     since, until, optimum = period.since, period.until, optimum_pod_hours(minutes)
-    others = (as_if(minutes, one) for one in reference_settings(minutes).values())
-    return Measured(
-        (
-            recorded_run(minutes, since, until, objective, events, optimum),
-            *(counterfactual_run(minutes, one, since, until, optimum) for one in others),
-        ),
-        optimum,
-    )
+    bare = replace(minutes, contexts=())
+    runs: list[Callable[[], PolicyRun]] = [
+        partial(_run_as_if, bare, one, period, optimum)
+        for one in reference_settings(minutes).values()
+    ]
+    if helper:
+        for number in range(1, len(runs), 2):
+            runs[number] = helper.submit(runs[number]).result
+
+    def rest() -> Measured:
+        ours = recorded_run(minutes, since, until, objective, events, optimum)
+        helped_last = sorted(range(len(runs)), key=lambda number: number % 2)
+        found = {number: runs[number]() for number in helped_last}
+        return Measured((ours, *(found[number] for number in range(len(runs)))), optimum)
+
+    return rest
+
+
+def _run_as_if(
+    minutes: Minutes, settings: PolicySettings, period: Period, optimum: float
+) -> PolicyRun:
+    run = as_if(minutes, settings)
+    return counterfactual_run(minutes, run, period.since, period.until, optimum)
 
 
 def last_moment(engine: Engine, workloads: Sequence[str]) -> datetime | None:
@@ -225,10 +253,16 @@ def optimum_pod_hours(minutes: Minutes) -> float:
     return optimum_pod_slots(each.astype(np.int64), round(cold / 60)) / 60
 
 
+def _coverage(engine: Engine, minutes: Minutes) -> tuple[Coverage, ...]:
+    every = max(1, -(-len(minutes) // MOST_JUDGED))
+    came = came_in_span(minutes)[::every]
+    return coverage_of(came, order_quantiles(engine, minutes, every))
+
+
 def coverage_of(
     came: Floats, forecasts: Iterator[tuple[tuple[float, float], ...]]
 ) -> tuple[Coverage, ...]:
-    """How often each stated quantile held what came, by the minute."""
+    """How often each stated quantile held what came, minute by minute of those that are judged."""
     held: Counter[float] = Counter()
     judged: Counter[float] = Counter()
     for peak, quantiles in zip(came.tolist(), forecasts, strict=True):
@@ -236,4 +270,6 @@ def coverage_of(
             for level, qps in quantiles:
                 judged[level] += 1
                 held[level] += peak <= qps
-    return tuple(Coverage(level, held[level] / count) for level, count in sorted(judged.items()))
+    return tuple(
+        Coverage(level, held[level] / count, count) for level, count in sorted(judged.items())
+    )

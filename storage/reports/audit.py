@@ -81,10 +81,12 @@ class PolicyRun:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """The share of minutes whose highest demand stayed at or below a quantile of that level."""
+    """The share of so many minutes whose highest demand stayed at or below a quantile of that
+    level."""
 
     level: float
     observed: float
+    minutes: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -168,12 +168,14 @@ def contexts_of(engine: Engine, minutes: Minutes) -> Iterator[ScalingContext | N
         yield _context(stored, settings.get(digest))
 
 
-def order_quantiles(engine: Engine, minutes: Minutes) -> Iterator[tuple[tuple[float, float], ...]]:
-    """Level and requests a second of each minute's last forecast for the order; none where it is
-    not there or cannot be read."""
+def order_quantiles(
+    engine: Engine, minutes: Minutes, every: int = 1
+) -> Iterator[tuple[tuple[float, float], ...]]:
+    """Level and requests a second of the last forecast for the order in every so many minutes;
+    none where it is not there or cannot be read."""
     with reading(engine) as connection:
         settings = _settings(connection, {digest for _, digest in minutes.contexts})
-    for stored, digest in minutes.contexts:
+    for stored, digest in minutes.contexts[::every]:
         try:
             text = "" if stored is None else codec.unpack(stored)
             yield codec.window_quantiles(text, settings.get(digest, ""), "order") if text else ()
