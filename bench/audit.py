@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from resource import RUSAGE_CHILDREN, getrusage
 from statistics import median
 from typing import Any
 
@@ -38,7 +37,6 @@ from bench.audit_log import (
     week_of_decisions,
 )
 from bench.audit_page import write_part
-from bench.runs import peak_kib
 from storage import rollups, schema
 from storage.database import open_engine, open_existing, upgrade
 from storage.reports import timeline
@@ -96,7 +94,7 @@ def report(url: str, period: str) -> Found:
         found: Found = {}
         with timing(found, "seconds"):
             subprocess.run(
-                [sys.executable, "-m", "bench.audit", "--command", *command],
+                [sys.executable, "-m", "bench.memory", *command],
                 check=True,
                 capture_output=True,
             )
@@ -104,15 +102,6 @@ def report(url: str, period: str) -> Found:
         found["peak_gib"] = round(peak / 1024**2, 2)
         found["html_mib"] = round(page.stat().st_size / 1024**2, 2)
         return found
-
-
-def run_command(arguments: list[str]) -> None:
-    """The command line in this process, so that its peak memory is known afterwards."""
-    from scaler.cli import build_app as command_line  # noqa: PLC0415
-
-    command_line(arguments)(arguments, standalone_mode=False)
-    helper = getrusage(RUSAGE_CHILDREN).ru_maxrss
-    Path(arguments[-1] + ".peak").write_text(str(peak_kib() + helper))
 
 
 def fill_sqlite(path: Path, week: list[Told], decisions: int) -> Found:
@@ -342,7 +331,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--command"]:
-        run_command(sys.argv[2:])
-    else:
-        main()
+    main()

@@ -64,10 +64,3 @@ def run_of(
         }
     )
     return Run(workload, pace_of(workload, every_seconds).interval_seconds)
-
-
-def peak_kib() -> int:
-    """The most memory that this process has held; getrusage also counts what the parent process
-    had before this one was started."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))

@@ -16,7 +16,8 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from bench.runs import peak_kib, run_of
+from bench.memory import peak_kib
+from bench.runs import run_of
 from simulator.fleet import FleetSettings
 from simulator.lifecycle import Lifecycle, constant_cold_start
 from simulator.pod import PROFILES
