@@ -64,6 +64,7 @@ $(VENV)-bench/installed: requirements-dev.lock pyproject.toml | $(BIN)/daybreak
 bench-policies: dev
 	$(BIN)/python -m bench.policies --traces $(TRACES) $(BENCH_ARGS)
 	$(BIN)/python -m bench.ablations --traces $(TRACES)
+	$(BIN)/python -m bench.troubles
 
 # Everything in docs/ that the code writes.
 docs: dev
