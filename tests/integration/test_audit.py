@@ -345,6 +345,18 @@ def test_a_long_period_is_computed_side_by_side_alike(
     assert json.dumps(audit_document(found)) == json.dumps(audit_document(report))
 
 
+def test_of_a_long_period_every_so_many_minutes_are_judged(
+    day: Engine, report: AuditReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the page says of how many."""
+    monkeypatch.setattr("scaler.audit.MOST_JUDGED", 500)
+    found = audit(day, Period("grammar", MIDNIGHT, UNTIL, price_per_pod_hour=3.0))
+    for few, all_of_them in zip(found.coverage, report.coverage, strict=True):
+        assert all_of_them.minutes / 3 == pytest.approx(few.minutes, abs=2)
+        assert few.observed == pytest.approx(all_of_them.observed, abs=0.02)
+    assert f"Share of {found.coverage[0].minutes} minutes at or below" in render_html(found)
+
+
 def test_a_brief_audit_makes_the_same_row(day: Engine, report: AuditReport) -> None:
     """Of very many only these rows are shown, so that nothing else need be computed."""
     period = Period("grammar", MIDNIGHT, UNTIL, price_per_pod_hour=3.0, brief=True)
