@@ -14,33 +14,34 @@ TARGETS = {"month": "under 10 s and 1 GiB", "day": ""}
 
 
 def write_part(found: Found) -> None:
-    """What was measured; a log that was not measured keeps what stands of it."""
-    if set(found) - {"fleet-week"}:
-        set_part("audit", "\n".join(_lines(found)))
+    """Each thing that was measured is a part of its own; what was not keeps what stands of it."""
+    databases = {"SQLite": found.get("sqlite"), "PostgreSQL": found.get("postgresql")}
+    measured = {name: one for name, one in databases.items() if one}
+    if measured:
+        set_part("audit", HEAD.format(**_when()) + "\n".join(_large(measured)))
+    if "tampering" in found:
+        set_part("audit-tampering", "\n".join(_tampering(found["tampering"])))
+    if "fleet" in found:
+        set_part("audit-fleet", "\n".join(_fleet(found["fleet"])))
     if "fleet-week" in found:
         set_part("fleet-week", _fleet_week(found["fleet-week"]))
 
 
-def _lines(found: Found) -> Iterator[str]:
-    yield "## The audit of a large log\n"
-    yield (
-        f"Written by `python -m bench.audit --write` on {datetime.now(UTC):%Y-%m-%d}: {machine()}. "
-        f"One workload, a decision every 5 seconds; a week of real decisions told again for every "
-        f"week, each with its outcome, chained and summed up. Times are those of a clock, with "
-        f"other work on the machine now and then; memory is a command's own with that of the "
-        f"largest process that it starts.\n"
-    )
-    databases = {"SQLite": found.get("sqlite"), "PostgreSQL": found.get("postgresql")}
-    yield from _large({name: one for name, one in databases.items() if one})
-    if "tampering" in found:
-        yield from _tampering(found["tampering"])
-    if "fleet" in found:
-        yield from _fleet(found["fleet"])
+HEAD = """## The audit of a large log
+
+Written by `python -m bench.audit --write` on {day}: {machine}. One workload, a decision every 5
+seconds; a week of real decisions told again for every week, each with its outcome, chained and
+summed up. Times are those of a clock; memory is a command's own with that of the largest process
+that it starts.
+
+"""
+
+
+def _when() -> dict[str, str]:
+    return {"day": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine()}
 
 
 def _large(databases: dict[str, Found]) -> Iterator[str]:
-    if not databases:
-        return
     each = list(databases.values())
     yield _row("", *databases, "target")
     yield "|" + "---|" * (len(each) + 2)
@@ -67,6 +68,7 @@ def _large(databases: dict[str, Found]) -> Iterator[str]:
 
 def _tampering(found: Found) -> Iterator[str]:
     yield "### Tampering with a log of 100,000 decisions\n"
+    yield "On {day}: {machine}.\n".format(**_when())
     yield _row("what was done to decision 61,803", "what `verify` says", "took")
     yield "|---|---|---|"
     for name, one in found.items():
@@ -79,6 +81,7 @@ def _fleet(found: Found) -> Iterator[str]:
     report = found["report"]
     yield "### A thousand workloads\n"
     yield (
+        f"On {datetime.now(UTC):%Y-%m-%d}: "
         f"1,000 workloads for two hours at 5 seconds ({found['decisions']:,} decisions, a "
         f"84th of a week) on SQLite: summing up from nothing took {found['sum_up_seconds']:.0f} s "
         f"({each:,.0f} decisions a second; the daemon sums up each minute as it goes), the "
