@@ -200,7 +200,8 @@ def ablations(found: list[Found]) -> str:
     text = ["## What each part is worth\n"]
     text.append(
         "\nOne margin for all traces, swept; each row takes one part away. The last row is the "
-        "whole with a margin calibrated each day for one target: what users get.\n"
+        "whole with a margin calibrated each day for one target: what users get. These traces hold "
+        "no outage; what the surprise hold is for shows in the made-up troubles.\n"
     )
     for left_out in ((), (BURSTS,)):
         cases = [each for each in found if each.name not in left_out]
