@@ -40,8 +40,14 @@ SCALE = 1
 """Its place in a row of a tape."""
 DAY_SECONDS = 86_400
 CALIBRATED_DAYS = 28
-TARGETS = (3e-2, 1e-2, 5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4, 5e-5, 2e-5, 1e-5, 5e-6)
-UTILIZATIONS = tuple(float(u) for u in np.geomspace(1.1, 0.2, 20).round(3))
+TARGETS = (3e-2, 2e-2, 1e-2, 7e-3, 5e-3, 3e-3, 2e-3, 1e-3, 7e-4, 5e-4, 3e-4, 2e-4, 1e-4,
+           7e-5, 5e-5, 3e-5, 2e-5, 1e-5, 5e-6)  # fmt: skip
+UTILIZATIONS = tuple(
+    float(use)
+    for use in np.concatenate([np.geomspace(1.1, 0.2, 20), np.geomspace(0.17, 0.03, 8)]).round(3)
+)
+"""Down to where a peer carries bursts of many times the present rate: a pod at a fifth of its rate
+has far less than a fifth of its requests in flight."""
 MARGINS = (-2.0, -1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 TARGET_KNOB, MARGIN_KNOB = "targetBadRatio", "margin"
 
@@ -287,7 +293,10 @@ def _together(days: Sequence[tuple[int, int, float, Floats]], knobs: int) -> Tri
     return Tried(tallies[:, loop.POD_SECONDS], tallies[:, loop.BAD], requests, a_day)
 
 
-PEER_PRIOR = tuple(float(p) for p in 10 ** np.linspace(-1.0, -5.0, len(UTILIZATIONS)))
+PEER_PRIOR = tuple(
+    float(prior)
+    for prior in 10 ** np.concatenate([np.linspace(-1.0, -5.0, 20), np.linspace(-5.2, -6.0, 8)])
+)
 
 
 def _cheapest(tried: Tried, target: float) -> int:
