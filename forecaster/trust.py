@@ -104,8 +104,6 @@ class Watch:
         """Claims whose window has ended have an outcome; what is older than the span is let go."""
         end = _seconds(history.end)
         settled = False
-        if self._open and self._open[0].last <= end:
-            self._negligible = _negligible(history)
         while self._open and self._open[0].last <= end:
             settled |= self._take(self._open.popleft(), history)
         if settled:
@@ -117,6 +115,7 @@ class Watch:
 
     def _take(self, claim: Claim, history: TrafficHistory) -> bool:
         start, step = _seconds(history.start), history.step_seconds
+        self._negligible = _negligible(history)
         peak = float(
             history.values[(claim.first - start) // step : (claim.last - start) // step].max()
         )

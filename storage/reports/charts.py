@@ -421,8 +421,7 @@ def picture(
         .configure_axisY(minExtent=34, domain=False, ticks=False)
         .configure_legend(labelColor=TEXT, labelFontSize=11, columnPadding=34, offset=8)
     )
-    # Checking a specification takes Altair longer than drawing it, and a wrong one is not drawn.
-    specification = finished.to_dict(validate=False)
+    specification = finished.to_dict()
     specification["datasets"] = dict(tables)
     return _finished(vl_convert.vegalite_to_svg(specification), f"{title}-{layout.name}", title)
 

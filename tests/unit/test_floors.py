@@ -188,6 +188,19 @@ def test_a_steep_rise_is_taken_to_go_on_to_the_end_of_the_window() -> None:
     assert risen_to(rising()) == pytest.approx(14 * SLOPE)
 
 
+def test_on_finer_steps_means_over_the_same_time_are_compared() -> None:
+    """Steps of 5 s, three to a mean: the mean lies one step behind, as many more are ahead."""
+    logs = rising(steps=24, slope=SLOPE / 3)
+    floor = rise_floor(logs, np.array([len(logs)]), 5, 42, SLOPE / 6, np.array([np.nan]))
+    assert floor[0] - logs[-1] == pytest.approx(42 * SLOPE / 3)
+    one_seen = rise_floor(
+        logs, np.array([len(logs) - 24 + 3]), 5, 42, SLOPE / 6, np.array([np.nan])
+    )
+    assert one_seen[0] == -np.inf
+    known_steep = steep_rise(np.arange(200, dtype=np.float64) * SLOPE, 5)
+    assert known_steep == pytest.approx(SLOPE)
+
+
 def test_a_rise_that_was_announced_is_the_forecast_s_business() -> None:
     logs = rising()
     present = float(logs[-1])
