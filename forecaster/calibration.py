@@ -163,9 +163,16 @@ class Rates:
 
 
 def initial_state(errors: Floats) -> Floats:
-    """Averages at the mean error of each window; scores of a normal distribution."""
+    """Averages at the mean error of each window; scores of a normal distribution.
+
+    A window so far ahead that nothing has come of it yet is taken to err as the worst of the
+    others.
+    """
     state = np.empty((errors.shape[1], STATE_WIDTH))
-    state[:, : 2 + HOURS] = np.nanmean(np.abs(errors), axis=0)[:, None]
+    known = np.isfinite(errors)
+    total = np.where(known, np.abs(errors), 0.0).sum(axis=0)
+    mean = total / np.maximum(known.sum(axis=0), 1)
+    state[:, : 2 + HOURS] = np.where(known.any(axis=0), mean, mean.max())[:, None]
     state[:, SCORE:STEADY] = (-2.0, 0.0, 1.6, 2.1, 2.6, 2.9, 3.9)
     state[:, STEADY:] = 0.0
     return state

@@ -189,8 +189,9 @@ class Gated:
 
 def contradiction(hold: WindowForecast | None, level: float, negligible: float = 0.0) -> str | None:
     """The window of what is lost if a replica is deleted now includes now: what it thinks possible
-    cannot lie below the demand that is there, by more than a negligible rate."""
-    possible = math.inf if hold is None else hold.model_upper(CONTRADICTION_SCALES)
+    cannot lie below the demand that is there, by more than a negligible rate. What it holds to
+    of earlier forecasts counts: in a collapse its model runs ahead of demand, downwards."""
+    possible = math.inf if hold is None else hold.upper(CONTRADICTION_SCALES)
     if level <= CONTRADICTION_RATIO * possible + negligible:
         return None
     return f"demand is {level:,.0f} requests/s where the forecast says {possible:,.0f} at most"

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from simulator.sweep.frontier import UTILIZATIONS
 from tests.integration.test_cli import run
 from tests.integration.test_daemon import DAYBREAK
 
@@ -103,7 +104,10 @@ def results(trace: Path, *arguments: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("arguments", "entries"),
-    [(("--engine", "exact", "--peak-qps", "500"), 2), (("--engine", "fluid", "--sweep"), 40)],
+    [
+        (("--engine", "exact", "--peak-qps", "500"), 2),
+        (("--engine", "fluid", "--sweep"), 2 * len(UTILIZATIONS)),
+    ],
     ids=["exact", "sweep"],
 )
 def test_a_cluster_gives_the_same_results(

@@ -53,10 +53,22 @@ def test_every_policy_is_run_over_its_own_knob(trace: Path, tmp_path: Path) -> N
     assert "<script" not in page.read_text()
 
 
-def test_a_policy_without_a_setting_that_keeps_the_objective_fails_a_pipeline(trace: Path) -> None:
+def test_a_policy_without_a_setting_that_keeps_the_objective_fails_a_pipeline(
+    trace: Path, tmp_path: Path
+) -> None:
+    settings = tmp_path / "too_few.yaml"
+    settings.write_text(
+        "prometheus: {url: 'http://localhost:9090'}\n"
+        "workloads:\n"
+        "- name: grammar\n"
+        "  target: {name: grammar, mode: shadow}\n"
+        "  demand: {query: trace}\n"
+        "  capacity: {qpsPerReplica: 1080}\n"
+        "  maxReplicas: 5\n"
+    )
     sweep = ("--trace", str(trace), "--engine", "fluid", "--sweep", "--policy", "hpa")
     assert run("simulate", *sweep, "--fail-on-slo").returncode == 0
-    hopeless = (*sweep, "--cold-start", "43200")
+    hopeless = (*sweep, "--config", str(settings))
     assert run("simulate", *hopeless).returncode == 0
     assert run("simulate", *hopeless, "--fail-on-slo").returncode == 1
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from simulator.sweep.frontier import UTILIZATIONS
 from simulator.sweep.results import Point
 from simulator.sweep.standings import verdict
 from simulator.traces.generate import Diurnal, generate
@@ -76,7 +77,7 @@ def test_the_frontier_page_shows_the_figures_of_the_json(
     text = Page(html).text
     assert f"Frontier: {HOSTILE}" in text
     found = points(document)
-    assert len(found) == 40
+    assert len(found) == len(POLICIES.split(",")) * len(UTILIZATIONS)
     for level in ("1e-3", "1e-4"):
         assert verdict(found, level) in text
     for point in found:

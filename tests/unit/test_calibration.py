@@ -50,6 +50,14 @@ class Followed:
     scores: Floats
 
 
+def test_a_window_of_which_nothing_has_come_yet_errs_as_the_worst_of_the_others() -> None:
+    errors = np.full((50, 3), [0.05, -0.1, np.nan])
+    errors[:40, 0] = np.nan
+    state = calibration.initial_state(errors)
+    assert np.isfinite(state).all()
+    assert state[:, calibration.SLOW].tolist() == pytest.approx([0.05, 0.1, 0.1])
+
+
 def follow(
     stream: Stream,
     known: int | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -197,6 +197,24 @@ def test_demand_beyond_what_is_thought_possible_contradicts_at_once() -> None:
     assert text is not None
     assert "200" in text
     assert contradiction(None, 200.0) is None
+    held = replace(hold, floor_qps=250.0, floor_reason="earlier forecasts expected it")
+    assert contradiction(held, 200.0) is None
+
+
+@pytest.mark.parametrize("minutes", [2, 10, 30])
+def test_a_collapse_is_trusted_through_however_long_it_takes(minutes: int) -> None:
+    """The model runs ahead of the fall, but what earlier forecasts expected is held to."""
+    history = weeks()
+    fall, end = (15 * 1440 + 14 * 60 + later for later in (0, 60))
+    values = history.values.copy()
+    values[fall:end] *= np.interp(np.arange(60), [0, minutes], [1.0, 0.02])
+    gated = Gated(combined(Calendar()))
+    history = TrafficHistory("x", history.start, history.step_seconds, values)
+    fitted = gated.fit(history.steps(1440, 15 * 1440), history.start, WINDOWS)
+    assert all(
+        gated.predict(fitted, history.steps(1440, now), history.start).trusted
+        for now in range(fall - 30, end)
+    )
 
 
 def untrusted(history: TrafficHistory, train_days: int, days: int) -> float:
