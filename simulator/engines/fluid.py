@@ -1,11 +1,11 @@
 """The fluid engine: one closed form a second instead of requests.
 
 With load x a pod and no backlog the step time is t0 / (1 - c x out); beyond saturation a backlog
-grows and every request waits for it. A request of length l takes wait + (l + 1/2) T. Latency
-quantiles come from the exact mixture over seconds and output lengths. It knows a fleet's average
-speed and nothing else of single pods: no hot spots, no bursts within a second. Every prompt counts
-as the mean one: where prompts of thousands of tokens make the steps, the median comes out up to a
-fifth too low.
+grows and every request waits for it; those that will not be served in time wait until they give
+up. A request of length l takes wait + (l + 1/2) T. Latency quantiles come from the exact mixture
+over seconds and output lengths. It knows a fleet's average speed and nothing else of single pods:
+no hot spots, no bursts within a second. Every prompt counts as the mean one: where prompts of
+thousands of tokens make the steps, the median comes out up to a fifth too low.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from simulator.pod import PodProfile
 from simulator.traces.arrivals import poisson_counts
 
 BELOW_SATURATION = 1 - 1e-9
-STEP, WAIT, RUNNING, WAITING, FAILED = range(5)
-ROWS = 5
+STEP, WAIT, RUNNING, WAITING, FAILED, OVERDUE = range(6)
+ROWS = 6
 BISECTIONS = 16
 """Of the span of one group's latencies: a 65,000th of it is left."""
 
@@ -57,7 +57,7 @@ class FluidEngine:
         )
         self._again = np.zeros(seconds + retries.delay_seconds)
         self._by_second = np.zeros((ROWS, seconds))
-        self._step, self._wait, self._running, self._waiting, self._failed = self._by_second
+        self._step, self._wait, self._running, self._waiting, self._failed, _ = self._by_second
 
     def add(self, speed: float = 1.0) -> int:
         self._last += 1
@@ -86,7 +86,8 @@ class FluidEngine:
         self._backlog = _serve(
             self._arrivals[start:end],
             self._again[start : end + self._retries.delay_seconds],
-            self._by_second[:, start:end],
+            self._by_second,
+            start,
             (float(len(self._serving)), self._speed(), self._backlog),
             self._pod,
         )
@@ -194,14 +195,24 @@ class FluidEngine:
 
 
 @compiled
+def still_waiting(overdue: Floats, newest: int, spans: float) -> float:
+    """Requests that came in the newest so many places and have not given up yet."""
+    total = 0.0
+    for back in range(min(math.ceil(spans), newest + 1)):
+        total += min(1.0, spans - back) * overdue[newest - back]
+    return total
+
+
+@compiled
 def _serve(
     arrivals: Floats,
     again: Floats,
     seconds: Floats,
+    first: int,
     fleet: tuple[float, float, float],
     pod: tuple[float, ...],
 ) -> float:
-    """Serve a run of seconds; returns the backlog after it.
+    """Serve a run of seconds from `first` on; returns the backlog after it.
 
     `again` holds what is sent again in each of the seconds and in those of the delay after them;
     `fleet` is the number of pods, their mean speed and the backlog.
@@ -213,20 +224,23 @@ def _serve(
     room = min(ceiling * timeout, most_waiting * pods) if pods else 0.0
     for i in range(len(arrivals)):
         offered = arrivals[i] + again[i]
+        at = first + i
         if backlog == 0.0 and offered < ceiling * BELOW_SATURATION:
             # A pod that is slower by a factor is one whose time runs slower by it.
             step = speed * (t0 / (1 - slope * (offered / pods * speed) * tokens))
-            seconds[STEP, i] = step
-            seconds[RUNNING, i] = offered * tokens * step
+            seconds[STEP, at] = step
+            seconds[RUNNING, at] = offered * tokens * step
             continue
         left = max(0.0, backlog + offered - ceiling)
         dropped = max(0.0, left - room)
         before, backlog = backlog, left - dropped
-        seconds[STEP, i] = full_step * speed
-        seconds[WAIT, i] = (before + backlog) / 2 / ceiling if pods else 0.0
-        seconds[RUNNING, i] = sequences * pods
-        seconds[WAITING, i] = backlog
-        seconds[FAILED, i] = dropped
+        seconds[STEP, at] = full_step * speed
+        seconds[WAIT, at] = (before + backlog) / 2 / ceiling if pods else 0.0
+        seconds[RUNNING, at] = sequences * pods
+        seconds[OVERDUE, at] = dropped if pods else 0.0
+        waiting = backlog + still_waiting(seconds[OVERDUE], at, timeout)
+        seconds[WAITING, at] = min(waiting, most_waiting * pods) if pods else 0.0
+        seconds[FAILED, at] = dropped
         again[i + delay] += ratio * dropped
     return backlog
 

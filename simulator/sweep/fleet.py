@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.engines.compiled import compiled
+from simulator.engines.fluid import still_waiting
 
 READY, STARTING, OLDEST, BACKLOG, POD_SECONDS = range(5)
 """Places in a fleet's state: ready and starting pods, the oldest order that may still be
@@ -49,8 +50,11 @@ def start(state, orders, tick_seconds, cold_seconds, second):  # type: ignore[no
 
 
 @compiled
-def serve(state, arrivals, seconds, pod, length_cdf, slo, seen):  # type: ignore[no-untyped-def]
-    """A slice of traffic. Returns late and failed requests; `seen` takes running and waiting.
+def serve(  # type: ignore[no-untyped-def]
+    state, arrivals, overdue, at, seconds, pod, length_cdf, slo, seen
+):
+    """The slice of traffic at a place. Returns late and failed requests; `seen` takes running and
+    waiting, and `overdue`, which has a place a slice, those that will not be served in time.
 
     `pod`: idle step seconds, its slope a sequence, sequences at most, output tokens, front end
     seconds, timeout seconds. The formulas are the fluid engine's.
@@ -63,18 +67,20 @@ def serve(state, arrivals, seconds, pod, length_cdf, slo, seen):  # type: ignore
     before = state[BACKLOG]
     wait = 0.0
     failed = 0.0
-    if pods > 0 and before == 0.0 and arrivals < ceiling * seconds * (1 - 1e-9):
-        step = idle / (1 - slope * tokens * arrivals / seconds / pods)
-        seen[0] = arrivals / seconds * tokens * step
+    came = arrivals[at]
+    if pods > 0 and before == 0.0 and came < ceiling * seconds * (1 - 1e-9):
+        step = idle / (1 - slope * tokens * came / seconds / pods)
+        seen[0] = came / seconds * tokens * step
         seen[1] = 0.0
     else:
-        waiting = max(0.0, before + arrivals - ceiling * seconds)
+        waiting = max(0.0, before + came - ceiling * seconds)
         failed = max(0.0, waiting - ceiling * timeout)
         state[BACKLOG] = waiting - failed
         step = full
         wait = (before + state[BACKLOG]) / 2 / ceiling if pods > 0 else 0.0
         seen[0] = sequences * pods
-        seen[1] = state[BACKLOG]
+        overdue[at] = failed if pods > 0 else 0.0
+        seen[1] = state[BACKLOG] + still_waiting(overdue, at, timeout / seconds)
     longest = int(np.floor((slo - wait - front_end) / max(step, 1e-12) - 0.5))
     within = 0.0 if longest < 0 else length_cdf[min(longest, len(length_cdf) - 1)]
-    return max(arrivals - failed, 0.0) * (1 - within), failed
+    return max(came - failed, 0.0) * (1 - within), failed

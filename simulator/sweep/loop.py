@@ -38,7 +38,7 @@ def play(  # type: ignore[no-untyped-def]
     state[fleet.READY] = begins[0]
     orders, signal, asked = np.zeros(ticks), np.zeros(ticks), np.zeros(ticks)
     drains = np.zeros(ticks)
-    running, waiting = np.zeros(ticks * slices), np.zeros(ticks * slices)
+    running, waiting, overdue = np.zeros((3, ticks * slices))
     memory, seen = np.zeros(2), np.zeros(2)
     tally = np.zeros(TALLY_WIDTH)
     tally[MOST] = begins[0]
@@ -79,7 +79,7 @@ def play(  # type: ignore[no-untyped-def]
         for i in range(at, at + slices):
             fleet.start(state, orders, tick_seconds, cold, i * slice_seconds)
             late, failed = fleet.serve(
-                state, arrivals[i], slice_seconds, pod, length_cdf, slo, seen
+                state, arrivals, overdue, i, slice_seconds, pod, length_cdf, slo, seen
             )
             running[i], waiting[i] = seen[0], seen[1]
             _count(minute, tally, late, failed, arrivals[i], (i + 1) * slice_seconds)

@@ -112,3 +112,23 @@ def test_an_hour_through_an_overload_and_back() -> None:
     assert np.array_equal(fluid.p99 > 1.0, exact.p99 > 1.0)
     assert fluid.requests.sum() == pytest.approx(exact.requests.sum(), rel=0.001)
     assert fluid.failed.sum() == pytest.approx(exact.failed.sum(), rel=0.1)
+
+
+def test_what_waits_and_gives_up_in_time_is_seen_until_then() -> None:
+    """Concurrency autoscalers go by it: three times the load that can be served, then more pods."""
+    load = np.concatenate([np.full(60, 0.8), np.full(60, 3.0)])
+    rates = load * PROFILE.saturation_qps * PODS
+    fluid, exact = FluidEngine(PROFILE, rates, 1), ExactFleetEngine(PROFILE, rates, 1, "p2c", 1.0)
+    seen = []
+    for engine in (fluid, exact):
+        for _ in range(PODS):
+            engine.add()
+        engine.advance(90)
+        for _ in range(PODS // 2):
+            engine.add()
+        engine.advance(30)
+        seen.append(engine.seen(0, 120).waiting)
+    assert seen[0][60:75] == pytest.approx(seen[1][60:75], rel=0.1, abs=3000)
+    for second in (75, 89, 119):
+        assert seen[0][second] == pytest.approx(seen[1][second], rel=0.02)
+    assert seen[0][89] == pytest.approx(3.0 * PROFILE.saturation_qps * PODS * 10, rel=0.02)

@@ -56,11 +56,11 @@ def served(arrivals: Floats, slice_seconds: float = 1.0) -> tuple[Floats, Floats
     pod = fluid_pod(PROFILE)
     state, seen = np.zeros(fleet.STATE_WIDTH), np.zeros(2)
     state[fleet.READY] = PODS
-    running, waiting, lost = (np.zeros(len(arrivals)) for _ in range(3))
+    running, waiting, lost, overdue = np.zeros((4, len(arrivals)))
     late = 0.0
-    for i, count in enumerate(arrivals):
+    for i in range(len(arrivals)):
         late_now, lost[i] = fleet.serve(
-            state, count, slice_seconds, pod.figures, pod.length_cdf, 1.0, seen
+            state, arrivals, overdue, i, slice_seconds, pod.figures, pod.length_cdf, 1.0, seen
         )
         late += late_now
         running[i], waiting[i] = seen
