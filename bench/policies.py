@@ -39,6 +39,10 @@ FAST_SECONDS = 5
 FAST = f"predictive every {FAST_SECONDS} s"
 
 
+Points = dict[str, list[tuple[float, float, float]]]
+"""By policy: knob, excess and bad ratio of each setting, in the order of the knob's grid."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     trace: Path
@@ -52,9 +56,9 @@ class Job:
             return ("predictive",)
         return POLICIES if self.calibrated else POLICIES[1:]
 
-
-Points = dict[str, list[tuple[float, float, float]]]
-"""By policy: knob, excess and bad ratio of each setting, in the order of the knob's grid."""
+    def named(self, points: Points) -> Points:
+        """As the tables call them."""
+        return {FAST: points["predictive"]} if self.fast else points
 
 
 def run(job: Job) -> tuple[Job, Points]:
@@ -128,8 +132,7 @@ def page(results: list[tuple[Job, Points]], cold_seconds: int) -> str:
     found: dict[tuple[str, bool], Points] = {}
     for job, points in results:
         if job.cold_seconds == cold_seconds:
-            named = {FAST: points["predictive"]} if job.fast else points
-            found.setdefault((job.trace.stem, job.calibrated), {}).update(named)
+            found.setdefault((job.trace.stem, job.calibrated), {}).update(job.named(points))
     names = [name for name in POOLED if (name, True) in found]
     text = [f"\n## Cold start {cold_seconds} s\n"]
     text.append(together(found, names))
