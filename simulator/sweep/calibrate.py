@@ -31,7 +31,7 @@ from simulator.sweep.plan import SLICE_SECONDS, Plan, Rows, SweepRun, slices
 MARGINS = (-2.0, -1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 14.0,
            20.0, 30.0, 50.0, 100.0)  # fmt: skip
 BURST_DAYS = (1, 3)
-BURST_FACTORS = (0.5, 0.7, 0.85, 1.0, 1.1, 1.2, 1.5)
+BURST_FACTORS = (0.5, 0.7, 0.8, 0.9, 1.0, 1.05, 1.1, 1.15, 1.2, 1.35, 1.5)
 HEADROOMS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 HEADROOM_MARGINS = (3.0, 4.0, 6.0)
 LARGEST_STEADY_MARGIN = 20.0
@@ -42,7 +42,7 @@ PRIOR_DAYS = 7.0
 """Days' worth of requests that the prior counts for."""
 PRIOR_LOG10 = (-0.7, -1.1, -1.5, -1.8, -2.1, -2.4, -2.7, -2.9, -3.1, -3.25, -3.4, -3.6, -3.8,
                -4.1, -4.3, -4.6, -4.9, -5.2, -5.5, -6.0)  # fmt: skip
-BURST_PRIOR_LOG10 = (-1.0, -2.0, -2.6, -3.2, -3.6, -4.0, -4.8)
+BURST_PRIOR_LOG10 = (-1.0, -2.0, -2.4, -2.8, -3.2, -3.4, -3.6, -3.8, -4.0, -4.4, -4.8)
 JUMP_PRIOR_LOG10, JUMP_POWER = -3.6, 6.0
 """Requests lost to jumps that no history held, where nothing is kept for them, and how that falls
 with the factor that is."""

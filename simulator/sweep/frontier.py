@@ -39,12 +39,14 @@ from simulator.traces.arrivals import on_step, poisson_counts, rates_by_second
 SCALE = 1
 """Its place in a row of a tape."""
 DAY_SECONDS = 86_400
+LEAD_IN_SECONDS = 3600
+"""Played before a day and not counted: longer than any window that a policy looks back."""
 CALIBRATED_DAYS = 28
 TARGETS = (3e-2, 2e-2, 1e-2, 7e-3, 5e-3, 3e-3, 2e-3, 1e-3, 7e-4, 5e-4, 3e-4, 2e-4, 1e-4,
            7e-5, 5e-5, 3e-5, 2e-5, 1e-5, 5e-6)  # fmt: skip
 UTILIZATIONS = tuple(
     float(use)
-    for use in np.concatenate([np.geomspace(1.1, 0.2, 20), np.geomspace(0.17, 0.03, 8)]).round(3)
+    for use in np.concatenate([np.geomspace(1.1, 0.2, 20), np.geomspace(0.18, 0.03, 20)]).round(3)
 )
 """Down to where a peer carries bursts of many times the present rate: a pod at a fifth of its rate
 has far less than a fifth of its requests in flight."""
@@ -264,21 +266,28 @@ def _calibrated_peer(world: World, plan: Plan, name: str, peer: Peer) -> list[Se
 
 def _days(world: World, plan: Plan, peer: Peer, knobs: Floats) -> list[tuple[int, Tried]]:
     """For each scored day its number of decisions, and what each knob came to on the days before
-    it, at most four weeks, each day played once."""
+    it, at most four weeks, each day played once, with an hour before it: a fleet that begins at
+    midnight would be scaled by a look-back of one moment."""
     passed = round((world.scenario.starts_at - world.demand.start).total_seconds())
     rates = np.repeat(bridged(world.demand.values), world.demand.step_seconds)
     first = passed % DAY_SECONDS
     bounds = [0, *range(first or DAY_SECONDS, len(rates), DAY_SECONDS)]
     played = []
     for start, end in pairwise(bounds):
-        run = SweepRun(plan, rates[start:end], 1.0)
-        tallies = np.array([run.play(peer.kind, float(knob), peer.options) for knob in knobs])
-        played.append((start, end, run.requests, tallies))
+        begin = max(0, start - LEAD_IN_SECONDS)
+        tallies = _all_played(SweepRun(plan, rates[begin:end], 1.0), peer, knobs)
+        if begin < start:
+            tallies -= _all_played(SweepRun(plan, rates[begin:start], 1.0), peer, knobs)
+        played.append((start, end, float(rates[start:end].sum()), np.maximum(tallies, 0.0)))
     found = []
     for at in range(passed, len(rates), DAY_SECONDS):
         known = [day for day in played if at - CALIBRATED_DAYS * DAY_SECONDS <= day[0] < at]
         found.append((int(DAY_SECONDS // plan.tick_seconds), _together(known, len(knobs))))
     return found
+
+
+def _all_played(run: SweepRun, peer: Peer, knobs: Floats) -> Floats:
+    return np.array([run.play(peer.kind, float(knob), peer.options) for knob in knobs])
 
 
 def _together(days: Sequence[tuple[int, int, float, Floats]], knobs: int) -> Tried:
@@ -295,7 +304,7 @@ def _together(days: Sequence[tuple[int, int, float, Floats]], knobs: int) -> Tri
 
 PEER_PRIOR = tuple(
     float(prior)
-    for prior in 10 ** np.concatenate([np.linspace(-1.0, -5.0, 20), np.linspace(-5.2, -6.0, 8)])
+    for prior in 10 ** np.concatenate([np.linspace(-1.0, -5.0, 20), np.linspace(-5.05, -6.0, 20)])
 )
 
 

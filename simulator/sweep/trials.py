@@ -18,6 +18,7 @@ from forecaster.history import Floats
 from simulator.replay import Scenario
 from simulator.sweep import loop
 from simulator.sweep.frontier import (
+    LEAD_IN_SECONDS,
     MARGIN_KNOB,
     MARGINS,
     PEERS,
@@ -33,8 +34,6 @@ from simulator.sweep.plan import NO_OPTIONS, FluidPod, Options, Rows, SweepRun
 from simulator.whatif import Run, quiet_logs, run_one
 
 DAY_SECONDS = 86_400
-LEAD_IN_SECONDS = 3600
-"""Played before each day and not counted: longer than any window that a policy looks back."""
 DOWN_WINDOWS = {
     "asymmetric_concurrency": "downWindowSeconds",
     "hpa": "scaleDownWindowSeconds",
