@@ -98,6 +98,20 @@ def test_ours_costs_what_it_costs_in_the_full_loop() -> None:
     assert point(same, world, optimum).excess == pytest.approx(done.card.excess, abs=0.01)
 
 
+def test_a_peer_is_not_doubted_for_bursts_that_only_a_fleet_just_begun_would_lose() -> None:
+    """Three times the traffic two minutes into each day of the calibration."""
+    traffic = scaled_to_peak(generate(Diurnal(), MONDAY, 4, 3), 100_000.0)
+    values = traffic.values.copy()
+    for day in range(1, 4):
+        values[day * 1440 + 242 : day * 1440 + 246] *= 3
+    bursts = replace(scenario(), traffic=replace(traffic, values=values))
+    world, peer = World.of(bursts, 15), workload("asymmetric_concurrency")
+    fixed = frontier.sweep(world, peer, 5.0, calibrated=False)
+    calibrated = frontier.sweep(world, peer, 5.0, calibrated=True)
+    strict = next(each for each in calibrated if each.value == 1e-4)
+    assert strict.tally[loop.POD_SECONDS] < 0.9 * fixed[-1].tally[loop.POD_SECONDS]
+
+
 def test_a_lower_target_is_dearer_and_misses_less() -> None:
     settings = frontier.sweep(World.of(scenario(), 15), workload("predictive"), 15.0, False)
     cost = [each.tally[loop.POD_SECONDS] for each in settings]
