@@ -145,14 +145,24 @@ def page(results: list[tuple[Job, Points]], cold_seconds: int) -> str:
             for policy in POLICIES[1:]
         }
         text.append(table(f"{name}", own))
-    targets = "\n\nTarget asked and bad ratio found, ours:\n\n| trace | "
-    asked = [row[0] for row in found[names[0], True]["predictive"]]
-    targets += " | ".join(f"{target:.0e}" for target in asked) + " |\n"
-    targets += "|---" * (len(asked) + 1) + "|\n"
+    return "".join([*text, _targets_kept(found, names)])
+
+
+def _targets_kept(found: dict[tuple[str, bool], Points], names: list[str]) -> str:
+    """One, two and five in each power of ten."""
+    shown = [
+        number
+        for number, row in enumerate(found[names[0], True]["predictive"])
+        if f"{row[0]:e}"[0:3] in ("1.0", "2.0", "5.0")
+    ]
+    asked = [found[names[0], True]["predictive"][number][0] for number in shown]
+    lines = ["\n\nTarget asked and bad ratio found, ours:\n\n"]
+    lines.append("| trace | " + " | ".join(f"{target:.0e}" for target in asked) + " |\n")
+    lines.append("|---" * (len(asked) + 1) + "|\n")
     for name in names:
-        kept = [f"{row[2]:.1e}" for row in found[name, True]["predictive"]]
-        targets += f"| {name} | " + " | ".join(kept) + " |\n"
-    return "".join([*text, targets])
+        kept = [f"{found[name, True]['predictive'][number][2]:.1e}" for number in shown]
+        lines.append(f"| {name} | " + " | ".join(kept) + " |\n")
+    return "".join(lines)
 
 
 def main() -> None:

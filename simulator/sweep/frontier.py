@@ -42,8 +42,8 @@ DAY_SECONDS = 86_400
 LEAD_IN_SECONDS = 3600
 """Played before a day and not counted: longer than any window that a policy looks back."""
 CALIBRATED_DAYS = 28
-TARGETS = (3e-2, 2e-2, 1e-2, 7e-3, 5e-3, 3e-3, 2e-3, 1e-3, 7e-4, 5e-4, 3e-4, 2e-4, 1e-4,
-           7e-5, 5e-5, 3e-5, 2e-5, 1e-5, 5e-6)  # fmt: skip
+TARGETS = tuple(float(f"{10 ** (-tenths / 10):.1e}") for tenths in range(15, 54))
+"""Ten in each power of ten: a level is then kept at nearly the setting that just keeps it."""
 UTILIZATIONS = tuple(
     float(use)
     for use in np.concatenate([np.geomspace(1.1, 0.2, 20), np.geomspace(0.18, 0.03, 20)]).round(3)
