@@ -157,10 +157,11 @@ def _rise_floors(logs, origins, step_seconds, last, steep, announced):  # type: 
 def rise_at(logs, origin, step_seconds, last, steep, announced):  # type: ignore[no-untyped-def]
     """One row of `rise_floor`."""
     width = max(1, RISE_SECONDS // step_seconds)
-    growth = _growth(logs, origin, width)
-    if not growth > max(steep, 0.0):
+    if not _growth(logs, origin, width) > max(steep, 0.0):
         return -np.inf
     present = _mean(logs, origin - width, width)
+    # The newest growth alone: the rise may have begun within the means before.
+    growth = (present - _mean(logs, origin - 2 * width, width)) / width
     if present <= announced:
         return -np.inf
     most = present + MOST_RISE

@@ -188,6 +188,11 @@ def test_a_steep_rise_is_taken_to_go_on_to_the_end_of_the_window() -> None:
     assert risen_to(rising()) == pytest.approx(14 * SLOPE)
 
 
+def test_a_rise_is_as_steep_as_it_is_now_where_it_began_within_a_step() -> None:
+    logs = np.concatenate([np.full(400, 5.0), [5.0 + 0.6 * SLOPE, 5.0 + 1.6 * SLOPE]])
+    assert risen_to(logs) == pytest.approx(14 * SLOPE)
+
+
 def test_on_finer_steps_means_over_the_same_time_are_compared() -> None:
     """Steps of 5 s, three to a mean: the mean lies one step behind, as many more are ahead."""
     logs = rising(steps=24, slope=SLOPE / 3)
