@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -44,9 +45,12 @@ LEAD_IN_SECONDS = 3600
 CALIBRATED_DAYS = 28
 TARGETS = tuple(float(f"{10 ** (-tenths / 10):.1e}") for tenths in range(15, 54))
 """Ten in each power of ten: a level is then kept at nearly the setting that just keeps it."""
+STEPS = 20
+"""Settings of a peer above a fifth of what a pod carries, and as many below."""
 UTILIZATIONS = tuple(
     float(use)
-    for use in np.concatenate([np.geomspace(1.1, 0.2, 20), np.geomspace(0.18, 0.03, 20)]).round(3)
+    for span in (np.geomspace(1.1, 0.2, STEPS), np.geomspace(0.18, 0.03, STEPS))
+    for use in span.round(3)
 )
 """Down to where a peer carries bursts of many times the present rate: a pod at a fifth of its rate
 has far less than a fifth of its requests in flight."""
@@ -274,11 +278,10 @@ def _days(world: World, plan: Plan, peer: Peer, knobs: Floats) -> list[tuple[int
     bounds = [0, *range(first or DAY_SECONDS, len(rates), DAY_SECONDS)]
     played = []
     for start, end in pairwise(bounds):
-        begin = max(0, start - LEAD_IN_SECONDS)
-        tallies = _all_played(SweepRun(plan, rates[begin:end], 1.0), peer, knobs)
-        if begin < start:
-            tallies -= _all_played(SweepRun(plan, rates[begin:start], 1.0), peer, knobs)
-        played.append((start, end, float(rates[start:end].sum()), np.maximum(tallies, 0.0)))
+        tallies = led_in(
+            partial(_all_played, plan, rates, peer, knobs), start, end, LEAD_IN_SECONDS
+        )
+        played.append((start, end, float(rates[start:end].sum()), tallies))
     found = []
     for at in range(passed, len(rates), DAY_SECONDS):
         known = [day for day in played if at - CALIBRATED_DAYS * DAY_SECONDS <= day[0] < at]
@@ -286,8 +289,22 @@ def _days(world: World, plan: Plan, peer: Peer, knobs: Floats) -> list[tuple[int
     return found
 
 
-def _all_played(run: SweepRun, peer: Peer, knobs: Floats) -> Floats:
+def _all_played(
+    plan: Plan, rates: Floats, peer: Peer, knobs: Floats, first: int, last: int
+) -> Floats:
+    run = SweepRun(plan, rates[first:last], 1.0)
     return np.array([run.play(peer.kind, float(knob), peer.options) for knob in knobs])
+
+
+def led_in(play: Callable[[int, int], Floats], first: int, last: int, lead: int) -> Floats:
+    """What the span first .. last - 1 comes to behind a lead-in, whose own tally is then taken
+    off: the loop tells only what a whole run came to. What lies behind the lead-in matters only to
+    a fleet that has run away, and such a one keeps no target."""
+    begin = max(0, first - lead)
+    tally = play(begin, last)
+    if begin < first:
+        tally -= play(begin, first)
+    return np.maximum(tally, 0.0)
 
 
 def _together(days: Sequence[tuple[int, int, float, Floats]], knobs: int) -> Tried:
@@ -304,8 +321,10 @@ def _together(days: Sequence[tuple[int, int, float, Floats]], knobs: int) -> Tri
 
 PEER_PRIOR = tuple(
     float(prior)
-    for prior in 10 ** np.concatenate([np.linspace(-1.0, -5.0, 20), np.linspace(-5.05, -6.0, 20)])
+    for span in (np.linspace(-1.0, -5.0, STEPS), np.linspace(-5.05, -6.0, STEPS))
+    for prior in 10**span
 )
+"""Of each of `UTILIZATIONS`."""
 
 
 def _cheapest(tried: Tried, target: float) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise, product
 from multiprocessing import get_context
 
@@ -18,6 +19,7 @@ from forecaster.history import Floats
 from simulator.replay import Scenario
 from simulator.sweep import loop
 from simulator.sweep.frontier import (
+    DAY_SECONDS,
     LEAD_IN_SECONDS,
     MARGIN_KNOB,
     MARGINS,
@@ -27,13 +29,13 @@ from simulator.sweep.frontier import (
     World,
     can_play,
     foretold,
+    led_in,
     plan_of,
 )
 from simulator.sweep.knobs import knob_at_full_use, knob_settings, turned
 from simulator.sweep.plan import NO_OPTIONS, FluidPod, Options, Rows, SweepRun
 from simulator.whatif import Run, quiet_logs, run_one
 
-DAY_SECONDS = 86_400
 DOWN_WINDOWS = {
     "asymmetric_concurrency": "downWindowSeconds",
     "hpa": "scaleDownWindowSeconds",
@@ -182,24 +184,19 @@ class Turn:
 
 
 def _by_day(run: SweepRun, turn: Turn, knobs: Knobs) -> Played:
-    """Each day with an hour before it, whose own tally is then taken off: the loop tells only what
-    a whole run came to. What lies behind the hour matters only to a fleet that has run away, and
-    such a one keeps no target."""
+    """Each day with an hour before it."""
     tick = run.plan.tick_seconds
     slices = int(tick // run.slice_seconds)
     length = int(len(run.arrivals) * run.slice_seconds)
     edges = [round(second / tick) for second in range(0, length + 1, DAY_SECONDS)]
+    lead = round(LEAD_IN_SECONDS / tick)
     tallies, requests = [], []
     for first, last in pairwise(edges):
-        begin = max(0, first - round(LEAD_IN_SECONDS / tick))
-        tally = turn.play(run, begin, last)
-        if begin < first:
-            tally -= turn.play(run, begin, first)
-        tallies.append(tally)
+        tallies.append(led_in(partial(turn.play, run), first, last, lead))
         requests.append(run.arrivals[first * slices : last * slices].sum())
     by_day = np.array(tallies)
     hours, bad = by_day[:, loop.POD_SECONDS] / 3600, by_day[:, loop.BAD]
-    return Played(knobs, hours, np.maximum(bad, 0.0), np.array(requests))
+    return Played(knobs, hours, bad, np.array(requests))
 
 
 def _in_full(trial: Trial, workers: int, tell: Tell) -> list[Played]:

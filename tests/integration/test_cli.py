@@ -28,6 +28,19 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     )
 
 
+def whatif_settings(path: Path, settings: dict[str, Any], **workload: Any) -> Path:
+    """A settings file for `simulate`: one workload that is never written to, and what is given."""
+    own = {
+        "name": "grammar",
+        "target": {"name": "grammar", "mode": "shadow"},
+        "demand": {"query": "trace"},
+        "capacity": {"qpsPerReplica": 1080},
+    }
+    document = {"prometheus": {"url": "http://localhost:9090"}, "workloads": [own | workload]}
+    path.write_text(yaml.safe_dump(settings | document))
+    return path
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from simulator.traces.trace_file import read_trace
-from tests.integration.test_cli import run
+from tests.integration.test_cli import run, whatif_settings
 
 ROOT = Path(__file__).parents[2]
 MORNING = ("--warmup-days", "2", "--end", "2026-03-04T12:00")
@@ -78,17 +78,11 @@ def test_policies_are_compared_in_the_contract_s_form(trace: Path, tmp_path: Pat
 
 def test_a_file_says_how_often_it_is_scraped_and_decided(trace: Path, tmp_path: Path) -> None:
     """Policies that ask the pods themselves keep their own pace."""
-    config = tmp_path / "daybreak.yaml"
-    config.write_text(
-        "intervalSeconds: 5\n"
-        "prometheus: {url: 'http://localhost:9090'}\n"
-        "workloads:\n"
-        "- name: grammar\n"
-        "  target: {name: grammar, mode: shadow}\n"
-        "  demand: {query: trace}\n"
-        "  capacity: {qpsPerReplica: 1080}\n"
-        "  leadTime: {metricLagSeconds: 4}\n"
-        "  maxReplicas: 60\n"
+    config = whatif_settings(
+        tmp_path / "daybreak.yaml",
+        {"intervalSeconds": 5},
+        leadTime={"metricLagSeconds": 4},
+        maxReplicas=60,
     )
     policies = ("--policy", "hpa,knative_kpa", "--config", str(config))
     found = results(trace, *policies, *MORNING)["policies"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scaler.settings import load_settings
-from tests.integration.test_cli import run
+from tests.integration.test_cli import run, whatif_settings
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +56,10 @@ def test_every_policy_is_run_over_its_own_knob(trace: Path, tmp_path: Path) -> N
 def test_a_policy_without_a_setting_that_keeps_the_objective_fails_a_pipeline(
     trace: Path, tmp_path: Path
 ) -> None:
-    settings = tmp_path / "too_few.yaml"
-    settings.write_text(
-        "prometheus: {url: 'http://localhost:9090'}\n"
-        "workloads:\n"
-        "- name: grammar\n"
-        "  target: {name: grammar, mode: shadow}\n"
-        "  demand: {query: trace}\n"
-        "  capacity: {qpsPerReplica: 1080}\n"
-        "  maxReplicas: 5\n"
-    )
+    too_few = whatif_settings(tmp_path / "too_few.yaml", {}, maxReplicas=5)
     sweep = ("--trace", str(trace), "--engine", "fluid", "--sweep", "--policy", "hpa")
     assert run("simulate", *sweep, "--fail-on-slo").returncode == 0
-    hopeless = (*sweep, "--config", str(settings))
+    hopeless = (*sweep, "--config", str(too_few))
     assert run("simulate", *hopeless).returncode == 0
     assert run("simulate", *hopeless, "--fail-on-slo").returncode == 1
 
