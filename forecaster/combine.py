@@ -33,6 +33,7 @@ from forecaster.models.double_seasonal import DoubleSeasonal
 from forecaster.models.harmonic import Harmonic
 from forecaster.models.peers.hour_of_week import HourOfWeek
 from forecaster.repair import GAP, repaired
+from forecaster.spare import hourly_jumps
 from forecaster.track import Track
 
 NAME = "combined"
@@ -135,6 +136,11 @@ class Rehearsal:
         step = self.demand.step_seconds
         rise = rise_floor(self.demand.logs, self.origins, step, order.last, self.steep, announced)
         return np.maximum(edge, rise), np.where(rise > edge, 0.0, spread)
+
+    def hourly_jumps(self, name: str) -> Floats:
+        """Of each row, see `spare.hourly_jumps`."""
+        window = next(window for window in self.seen.layout.windows if window.name == name)
+        return hourly_jumps(self.demand.logs, self.origins, self.demand.step_seconds, window)
 
     @property
     def _stride(self) -> int:

@@ -107,18 +107,27 @@ UNANNOUNCED_RISE = "a rise that was not announced"
 """The `floor_reason` of a floor that follows one."""
 NEWEST_SECONDS = 60
 """What counts as the present rate where headroom is kept over it."""
+HOURLY_SECONDS = 3 * 86_400
+"""How far back jumps are looked for that come at the same time of some hours."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spare:
-    """What is kept over the highest rate of so many last seconds; a factor of 0 for nothing."""
+    """What is kept over the highest rate of so many last seconds; a factor of 0 for nothing.
+
+    Where it is `hourly`, over the newest rate: the factor is then of the highest jump that came at
+    the same time of an hour within those seconds.
+    """
 
     factor: float
     seconds: int
     reason: str
+    hourly: bool = False
 
 
-def spare_of(burst_factor: float, burst_days: int, headroom: float) -> Spare:
+def spare_of(burst_factor: float, burst_days: int, headroom: float, hourly: float) -> Spare:
+    if hourly:
+        return Spare(hourly, HOURLY_SECONDS, "a jump at this time of the hour", hourly=True)
     if burst_factor:
         return Spare(burst_factor, burst_days * 86_400, "bursts of the last days")
     return Spare(1.0 + headroom if headroom else 0.0, NEWEST_SECONDS, "headroom for a jump")
@@ -142,13 +151,14 @@ class Calibration:
     burst_factor: float = 0.0
     burst_days: int = 0
     headroom: float = 0.0
+    hourly: float = 0.0
     expected_bad_ratio: float = 0.0
     requests: float = 0.0
     kept: bool = True
 
     @property
     def spare(self) -> Spare:
-        return spare_of(self.burst_factor, self.burst_days, self.headroom)
+        return spare_of(self.burst_factor, self.burst_days, self.headroom, self.hourly)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,18 +29,21 @@ from forecaster.floors import (
     rise_at,
 )
 from forecaster.forecast import (
+    HOURLY_SECONDS,
     UNANNOUNCED_RISE,
     FittedModel,
     Forecast,
     ForecastError,
     Parameters,
     QuantilePoint,
+    Spare,
     Window,
     WindowForecast,
 )
 from forecaster.history import Floats, TrafficHistory
 from forecaster.member import Member
 from forecaster.models.direct import Direct
+from forecaster.spare import HOUR_SECONDS, hourly_jumps, kept
 
 SPARE_SECONDS = 90_000
 """Room for steps to come before the arrays are laid out anew: a day, and more."""
@@ -274,17 +277,21 @@ class Track:
         """What must be covered whatever the model says of the window."""
         name = self._fitted.windows[number].name
         if name == "hold":
-            return Floor(*self._expected(seen), "earlier forecasts expected it")
-        if name != "order":
+            floor = Floor(*self._expected(seen), "earlier forecasts expected it")
+        elif name == "order":
+            floor = self._announced_or_risen(seen, located, scale)
+        else:
             return NO_FLOOR
+        chosen = self._fitted.calibration
+        if chosen is None:
+            return floor
+        spare = self._spare(number, chosen.spare)
+        return spare if spare.log > floor.log + max(chosen.margin, 0.0) * floor.scale else floor
+
+    def _announced_or_risen(self, seen: Seen, located: float, scale: float) -> Floor:
         floor = Floor(*self._edge(seen, located, scale), "past days at this time")
         rise = self._rise()
-        if rise > floor.log:
-            floor = Floor(rise, 0.0, UNANNOUNCED_RISE)
-        spare = self._spare()
-        chosen = self._fitted.calibration
-        margin = 0.0 if chosen is None else max(chosen.margin, 0.0)
-        return spare if spare.log > floor.log + margin * floor.scale else floor
+        return Floor(rise, 0.0, UNANNOUNCED_RISE) if rise > floor.log else floor
 
     def _edge(self, seen: Seen, located: float, scale: float) -> tuple[float, float]:
         certain = self._state[0, calibration.CERTAIN]
@@ -331,15 +338,27 @@ class Track:
         floor, spread = expected_at(expected, own_error, seen.level[0])
         return float(floor), float(spread)
 
-    def _spare(self) -> Floor:
+    def _spare(self, number: int, spare: Spare) -> Floor:
         """What the calibration keeps for bursts like those of the last days, or for a jump."""
-        spare = self._fitted.calibration and self._fitted.calibration.spare
-        if not spare or not spare.factor:
+        window, step = self._fitted.windows[number], self._fitted.step_seconds
+        if not spare.factor or (window.name == "hold" and not spare.hourly):
             return NO_FLOOR
-        steps = max(1, spare.seconds // self._fitted.step_seconds)
-        highest = float(np.nanmax(self._logs[max(0, self._count - steps) : self._count]))
-        rate = spare.factor * self._rate(highest)
+        logs = self._logs[: self._count]
+        highest = self._rate(float(np.nanmax(logs[-max(1, spare.seconds // step) :])))
+        newest, jump = highest, 0.0
+        if spare.hourly:
+            newest = self._rate(float(logs[-1]))
+            jump = self._jump(window)
+        rate = float(kept(spare, newest, highest, jump))
         return Floor(float(np.log(rate + self._offset)), 0.0, spare.reason)
+
+    def _jump(self, window: Window) -> float:
+        """The highest that past hours saw at this time, from what lies so far back."""
+        step = self._fitted.step_seconds
+        known = self._logs[: self._count]
+        reach = HOURLY_SECONDS + HOUR_SECONDS + (window.last + 1) * step
+        newest = known[-max(1, reach // step) :]
+        return float(hourly_jumps(newest, np.array([len(newest)]), step, window)[0])
 
     def _rate(self, log: float) -> float:
         return max(0.0, math.exp(log) - self._offset)

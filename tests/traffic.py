@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from forecaster.history import TrafficHistory
@@ -31,3 +32,14 @@ def real_trace(name: str) -> TrafficHistory:
             pytest.fail(message)
         pytest.skip(message)
     return read_trace(path)
+
+
+def jobs_by_the_hour(days: int, seed: int = 1) -> TrafficHistory:
+    """Calm traffic by the minute, and in every fourth half hour, which nobody can foresee, a job
+    that adds three to four times as much from two minutes past it on, for five minutes."""
+    rng = np.random.default_rng(seed)
+    minutes = np.arange(days * 1440)
+    sizes = np.where(rng.random(days * 48) < 0.25, rng.uniform(90_000, 120_000, days * 48), 0.0)
+    works = (minutes % 30 >= 2) & (minutes % 30 < 7)
+    calm = 30_000 * np.exp(rng.normal(0, 0.01, len(minutes)))
+    return TrafficHistory("jobs", MONDAY, 60, calm + np.repeat(sizes, 30) * works)

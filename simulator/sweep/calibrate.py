@@ -15,7 +15,6 @@ from datetime import datetime
 import numpy as np
 
 from forecaster.combine import Combined, Rehearsal
-from forecaster.demand import trailing_peaks
 from forecaster.forecast import (
     Calibration,
     FittedModel,
@@ -25,6 +24,7 @@ from forecaster.forecast import (
     spare_of,
 )
 from forecaster.history import Floats, TrafficHistory
+from forecaster.spare import Recent, highest_of
 from simulator.sweep import loop
 from simulator.sweep.plan import SLICE_SECONDS, Plan, Rows, SweepRun, slices
 
@@ -34,6 +34,8 @@ BURST_DAYS = (1, 3)
 BURST_FACTORS = (0.5, 0.7, 0.8, 0.9, 1.0, 1.05, 1.1, 1.15, 1.2, 1.35, 1.5)
 HEADROOMS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 HEADROOM_MARGINS = (3.0, 4.0, 6.0)
+HOURLY_FACTORS = (0.9, 1.0, 1.1)
+HOURLY_MARGINS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
 LARGEST_STEADY_MARGIN = 20.0
 LEARNING_DAYS, LEARNING_SHARE = 5, 3
 """The first days are not replayed, at most a third of the history: edges that recur by the clock on
@@ -50,19 +52,21 @@ with the factor that is."""
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A margin on the present scale of error or on its mean, with headroom over the present rate or
-    without, or a fleet for a share of the highest rate of the last days."""
+    """A margin on the present scale of error or on its mean; with headroom over the present rate,
+    or for jumps that come by the hour, or with neither; or a fleet for a share of the highest rate
+    of the last days."""
 
     margin: float
     steady: bool = False
     burst_factor: float = 0.0
     burst_days: int = 0
     headroom: float = 0.0
+    hourly: float = 0.0
     prior: float = 0.0
 
     @property
     def spare(self) -> Spare:
-        return spare_of(self.burst_factor, self.burst_days, self.headroom)
+        return spare_of(self.burst_factor, self.burst_days, self.headroom, self.hourly)
 
 
 def jump_prior(margin: float, headroom: float) -> float:
@@ -87,6 +91,11 @@ CANDIDATES = (
         Candidate(margin, headroom=headroom, prior=jump_prior(margin, headroom))
         for margin in HEADROOM_MARGINS
         for headroom in HEADROOMS
+    ),
+    *(
+        Candidate(margin, hourly=factor, prior=10 ** PRIOR_LOG10[MARGINS.index(margin)])
+        for margin in HOURLY_MARGINS
+        for factor in HOURLY_FACTORS
     ),
 )
 SPARE_SECONDS = tuple(sorted({each.spare.seconds for each in CANDIDATES}))
@@ -149,6 +158,7 @@ def choose(tried: Tried, target: float) -> Calibration:
         burst_factor=candidate.burst_factor,
         burst_days=candidate.burst_days,
         headroom=candidate.headroom,
+        hourly=candidate.hourly,
         expected_bad_ratio=float(estimate[best]),
         requests=tried.requests,
         kept=bool(keeps.any()),
@@ -170,11 +180,15 @@ def rehearsed(rehearsal: Rehearsal, plan: Plan) -> Tried:
     trusted = np.asarray(np.isfinite(np.hstack([order, hold])).all(axis=1))
     rows: Rows = (np.nan_to_num(order), np.nan_to_num(hold), trusted)
     newest = np.clip(known.astype(np.int64) - 1, 0, len(rates) - 1)
-    highest = {
-        seconds: _highest(rates, seconds // step, first)[newest] for seconds in SPARE_SECONDS
-    }
+    highest = highest_of(rates, SPARE_SECONDS, step)
+    recent = Recent(
+        rates[newest],
+        {span: _told(peaks, first, span // step)[newest] for span, peaks in highest.items()},
+        rehearsal.hourly_jumps("order")[at],
+        rehearsal.hourly_jumps("hold")[at],
+    )
     scales = (rehearsal.steady_scale("order"), rehearsal.steady_scale("hold"))
-    tallies = np.array([_play(run, rows, scales, highest, each) for each in CANDIDATES])
+    tallies = np.array([_play(run, rows, scales, recent, each) for each in CANDIDATES])
     a_day = run.requests / (run.ticks * plan.tick_seconds) * 86_400
     return Tried(tallies[:, loop.POD_SECONDS], tallies[:, loop.BAD], run.requests, a_day, scales)
 
@@ -183,15 +197,13 @@ def _play(
     run: SweepRun,
     rows: Rows,
     scales: tuple[float, float],
-    highest: dict[int, Floats],
+    recent: Recent,
     candidate: Candidate,
 ) -> Floats:
     order, hold, trusted = rows
     if candidate.steady:
         order, hold = with_scale(order, scales[0]), with_scale(hold, scales[1])
-    spare = candidate.spare
-    if spare.factor:
-        order = with_spare(order, spare.factor * highest[spare.seconds], candidate.margin)
+    order, hold = recent.spared(order, hold, candidate.spare, candidate.margin)
     return run.play(loop.PREDICTIVE, candidate.margin, rows=(order, hold, trusted))
 
 
@@ -200,22 +212,15 @@ def with_scale(window: Floats, scale: float) -> Floats:
     return np.column_stack([window[:, 0], np.full(len(window), scale), window[:, 2:]])
 
 
-def with_spare(order: Floats, spare: Floats, margin: float) -> Floats:
-    """Rows of the order window whose floor asks for at least the rate that is to be spared."""
-    above = spare > order[:, 2] * np.exp(max(margin, 0.0) * order[:, 3])
-    floor, spread = np.where(above, spare, order[:, 2]), np.where(above, 0.0, order[:, 3])
-    return np.column_stack([order[:, :2], floor, spread])
-
-
 def bridged(rates: Floats) -> Floats:
     """Gaps are joined by straight lines: a replay needs traffic throughout."""
     known = np.flatnonzero(np.isfinite(rates))
     return np.interp(np.arange(len(rates)), known, rates[known])
 
 
-def _highest(rates: Floats, steps: int, first: int) -> Floats:
-    """The same for a replay from `first` on: it knows no days before, for which its own first ones
-    stand."""
-    highest, known = trailing_peaks(rates, steps), first + steps
-    highest[:known] = rates[:known].max()
-    return highest
+def _told(highest: Floats, first: int, steps: int) -> Floats:
+    """The same for a replay from `first` on: it knows no days before, for which the highest of its
+    own first ones stands."""
+    told = highest.copy()
+    told[: first + steps] = highest[: first + steps].max()
+    return told

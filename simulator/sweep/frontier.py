@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from forecaster.combine import Combined, Rehearsal
-from forecaster.demand import trailing_peaks
 from forecaster.history import Floats, TrafficHistory
+from forecaster.spare import Recent, highest_of, hourly_jumps
 from policies.predictive import DEFAULT_MARGIN
 from scaler.settings import Workload
 from simulator.forecasters import plan_for
@@ -31,7 +31,6 @@ from simulator.sweep.calibrate import (
     bridged,
     choose,
     rehearsed,
-    with_spare,
 )
 from simulator.sweep.plan import Options, Plan, Rows, SweepRun, fluid_pod
 from simulator.sweep.tape import Tape, Walk, record
@@ -184,13 +183,12 @@ def walk_of(workload: Workload, interval_seconds: float) -> Walk:
 @dataclass(frozen=True, slots=True, eq=False)
 class Foretold:
     """What our forecaster says along a run, and what each morning's calibration found: `at` is
-    each decision's row of the tape, `highest` the highest rate of
-    so many last seconds at each row."""
+    each decision's row of the tape, `recent` is what each row knows of the recent past."""
 
     tape: Tape
     at: npt.NDArray[np.int64]
     tried: list[tuple[int, Tried]]
-    highest: dict[int, Floats]
+    recent: Recent
 
     def at_margin(self) -> Rows:
         """What the decisions of a fixed margin read."""
@@ -207,10 +205,9 @@ class Foretold:
             order[row:], hold[row:] = tape.order[row:], tape.hold[row:]
             if chosen.steady:
                 order[row:, SCALE], hold[row:, SCALE] = found.steady_scales
-            spare = chosen.spare
-            if spare.factor:
-                kept = spare.factor * self.highest[spare.seconds][row:]
-                order[row:] = with_spare(tape.order[row:], kept, chosen.margin)
+            order[row:], hold[row:] = self.recent.since(row).spared(
+                order[row:], hold[row:], chosen.spare, chosen.margin
+            )
         return margins[self.at], (order[self.at], hold[self.at], tape.trusted[self.at])
 
 
@@ -228,7 +225,7 @@ def foretold(
     forecaster = Combined(workload.traffic_calendar())
     tape = record(forecaster, world.demand, world.scenario.starts_at, walk, on_fit)
     at = walk.rows(world.run(plan).ticks, plan.tick_seconds, step)
-    return Foretold(tape, at, tried, _highest(world, walk.lag_steps(step)))
+    return Foretold(tape, at, tried, _recent(world, walk))
 
 
 def _ours(world: World, workload: Workload, plan: Plan) -> list[Setting]:
@@ -241,15 +238,17 @@ def _ours(world: World, workload: Workload, plan: Plan) -> list[Setting]:
     return settings
 
 
-def _highest(world: World, lag_steps: int) -> dict[int, Floats]:
-    """The highest rate of the last days as each row of a tape knows it."""
-    rates = bridged(world.demand.values)
-    step = world.demand.step_seconds
+def _recent(world: World, walk: Walk) -> Recent:
+    """What each row of a tape knows of the recent past."""
+    rates, step = bridged(world.demand.values), world.demand.step_seconds
     passed = (world.scenario.starts_at - world.demand.start).total_seconds()
     first = round(passed) // step
-    newest = np.arange(first, len(rates) + 1) - lag_steps - 1
-    newest = np.maximum(newest, 0)
-    return {seconds: trailing_peaks(rates, seconds // step)[newest] for seconds in SPARE_SECONDS}
+    known = np.arange(first, len(rates) + 1) - walk.lag_steps(step)
+    newest = np.maximum(known - 1, 0)
+    logs = np.log1p(rates)
+    jumps = (hourly_jumps(logs, known, step, window) for window in walk.windows[:2])
+    highest = highest_of(rates, SPARE_SECONDS, step)
+    return Recent(rates[newest], {span: each[newest] for span, each in highest.items()}, *jumps)
 
 
 def _calibrated_peer(world: World, plan: Plan, name: str, peer: Peer) -> list[Setting]:

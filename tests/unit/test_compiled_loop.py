@@ -17,6 +17,7 @@ from forecaster.demand import trailing_peaks
 from forecaster.forecast import FittedModel, Window
 from forecaster.history import Floats, TrafficHistory
 from forecaster.registry import combined
+from forecaster.spare import with_spare
 from policies.context import (
     Capacity,
     PastDecision,
@@ -36,7 +37,7 @@ from simulator.lifecycle import Lifecycle, constant_cold_start
 from simulator.pod import PROFILES
 from simulator.replay import Scenario, static_peak
 from simulator.sweep import fleet, loop, rules
-from simulator.sweep.calibrate import choose, rehearsed, with_spare
+from simulator.sweep.calibrate import CANDIDATES, choose, rehearsed
 from simulator.sweep.frontier import TARGETS, World, foretold, plan_of, sweep
 from simulator.sweep.plan import Plan, SweepRun, direction_of, fluid_pod, slices
 from simulator.sweep.tape import Walk
@@ -44,7 +45,7 @@ from simulator.traces.edit import with_outage, with_surge
 from simulator.traces.generate import Diurnal, generate
 from simulator.whatif import Run, run_one
 from tests.situations import NOON, settings, situation, window_forecast
-from tests.traffic import MONDAY, weeks
+from tests.traffic import MONDAY, jobs_by_the_hour, weeks
 
 PROFILE = PROFILES["h100-1200"]
 CAPACITY = PROFILE.capacity_within(1.0)
@@ -334,6 +335,50 @@ def test_edges_that_were_not_known_yet_do_not_widen_the_margin() -> None:
     chosen = choose(tried, 1e-4)
     assert (chosen.kept, chosen.headroom, chosen.burst_factor) == (True, 0.0, 0.0)
     assert chosen.margin < 10
+
+
+@cache
+def jobs() -> Scenario:
+    """Eight days of jobs that are started by the clock in some half hours, and a day to score."""
+    traffic = jobs_by_the_hour(9)
+    starts_at = traffic.start + timedelta(days=8)
+    found = replace(rough().fleet, initial_replicas=150)
+    return replace(rough(), traffic=traffic, starts_at=starts_at, until=traffic.end, fleet=found)
+
+
+def test_jobs_that_start_by_the_clock_are_kept_ready_for_only_then() -> None:
+    """Nobody knows in which half hour: all the day without, minutes of each half hour with it."""
+    workload = fixed(4.0, 60)
+    plan = plan_of(jobs(), workload, 15.0)
+    world = World.of(jobs(), 60)
+    said = foretold(world, workload, plan)
+    row, morning = said.tried[0]
+    chosen = choose(morning, 1e-3)
+    assert chosen.kept
+    assert chosen.hourly > 0
+    hourly = np.array([candidate.hourly > 0 for candidate in CANDIDATES])
+    barred = replace(morning, bad=np.where(hourly, np.inf, morning.bad))
+    tallies = []
+    for tried in (morning, barred):
+        margins, rows = replace(said, tried=[(row, tried)]).at_target(1e-3)
+        tallies.append(world.run(plan).play(loop.PREDICTIVE, margins, rows=rows))
+    by_the_hour, all_day = tallies
+    assert by_the_hour[loop.POD_SECONDS] < 0.85 * all_day[loop.POD_SECONDS]
+    assert by_the_hour[loop.BAD] < 1e-3 * world.run(plan).requests
+
+
+def test_a_day_at_a_target_costs_what_it_costs_in_the_full_loop() -> None:
+    """With the margin calibrated in the morning, and what is spared for jumps by the hour."""
+    calibrated = fixed(4.0, 60)
+    policy = calibrated.policy.model_copy(update={"parameters": {}, "target_bad_ratio": 1e-3})
+    workload = calibrated.model_copy(update={"policy": policy})
+    card = run_one(jobs(), Run(workload, 15.0)).card
+    played = sweep(World.of(jobs(), 60), workload, 15.0, calibrated=True)
+    tally = next(each.tally for each in played if each.value == 1e-3)
+    assert tally[loop.POD_SECONDS] / 3600 == pytest.approx(card.pod_hours, rel=2e-3)
+    assert tally[loop.MOST] == card.max_replicas
+    changes = (tally[loop.UPS], tally[loop.DOWNS])
+    assert changes == pytest.approx((card.scale_ups, card.scale_downs), abs=4)
 
 
 def test_a_peer_without_a_day_before_it_goes_by_the_prior() -> None:
