@@ -43,6 +43,13 @@ def edges(rng: np.random.Generator) -> Iterator[Span]:
                 yield day * MINUTES + minute + late, long, 1 + more * rng.uniform(0.9, 1.1)
 
 
+def jobs(rng: np.random.Generator) -> Iterator[Span]:
+    """Jobs that start at one minute of the hour, in every fourth hour by chance, for ten minutes."""
+    minute = int(rng.integers(0, 60))
+    for hour in np.flatnonzero(rng.random(DAYS * 24) < 0.25):
+        yield int(hour) * 60 + minute, 10, rng.uniform(2.0, 3.0)
+
+
 def outages(rng: np.random.Generator) -> Iterator[Span]:
     """Almost all traffic gone for a quarter of an hour to an hour and a half, and back at once."""
     for day in (2, 5, 8, 10, 12):
@@ -83,7 +90,7 @@ def spikes(rng: np.random.Generator) -> Iterator[Span]:
 
 
 TROUBLES: dict[str, Callable[[np.random.Generator], Iterator[Span]]] = {
-    each.__name__: each for each in (edges, outages, silences, dips, blips, shifts, spikes)
+    each.__name__: each for each in (edges, jobs, outages, silences, dips, blips, shifts, spikes)
 }
 
 
