@@ -44,7 +44,7 @@ def edges(rng: np.random.Generator) -> Iterator[Span]:
 
 
 def jobs(rng: np.random.Generator) -> Iterator[Span]:
-    """Jobs that start at one minute of the hour, in every fourth hour by chance, for ten minutes."""
+    """Jobs that start at one minute of the hour, in one hour of four by chance, for ten minutes."""
     minute = int(rng.integers(0, 60))
     for hour in np.flatnonzero(rng.random(DAYS * 24) < 0.25):
         yield int(hour) * 60 + minute, 10, rng.uniform(2.0, 3.0)

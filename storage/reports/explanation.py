@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from forecaster.forecast import WindowForecast
+from forecaster.forecast import Calibration, WindowForecast
 from forecaster.history import Floats
 from policies.capacity import replicas_at
 from policies.context import ScalingContext
@@ -64,6 +64,7 @@ class ForecastView:
     trusted: bool
     failures: tuple[str, ...]
     windows: tuple[WindowView, ...]
+    calibration: Calibration | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +216,7 @@ def _forecast_view(context: ScalingContext) -> ForecastView | None:
         trusted=forecast.trusted,
         failures=forecast.failures,
         windows=tuple(_window_view(context, window) for window in forecast.windows),
+        calibration=forecast.calibration,
     )
 
 

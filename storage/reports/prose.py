@@ -10,6 +10,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from forecaster.forecast import Calibration
 from storage.reports.alternatives import Alternative, Threshold
 from storage.reports.explanation import (
     Aftermath,
@@ -111,8 +112,22 @@ def _forecast(view: ForecastView | None) -> Iterator[str]:
         f"history that ended {_age(view.history_age_seconds)} ago; skill {skill}"
     )
     yield from (f"passed over: {printable(failure)}" for failure in view.failures)
+    if view.calibration is not None:
+        yield _calibrated(view.calibration)
     for window in view.windows:
         yield from _window(window)
+
+
+def _calibrated(found: Calibration) -> str:
+    kept = "" if found.kept else ", the nearest to it that was found"
+    spare = found.spare
+    spared = f"; besides {spare.factor:g} times {spare.reason}" if spare.factor else ""
+    steady = " of its mean" if found.steady else ""
+    return (
+        f"margin {found.margin:g}{steady} for a target of {found.target_bad_ratio:g}{kept}: a bad "
+        f"ratio of {found.expected_bad_ratio:.1e} is estimated from "
+        f"{count(found.requests)} requests replayed{spared}"
+    )
 
 
 def _window(window: WindowView) -> Iterator[str]:

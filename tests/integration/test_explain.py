@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, select, text
 
+from forecaster.forecast import Calibration
 from policies.engine import decide
 from storage import schema
 from storage.database import open_engine, upgrade
@@ -19,7 +21,7 @@ from storage.reports.lookup import Reference, explained, parse_reference
 from storage.reports.prose import explanation_document, explanation_text
 from tests.integration.test_verification import daybreak
 from tests.log_builder import MIDNIGHT, OUTAGE, SURGE_AT, fill_log
-from tests.situations import situation
+from tests.situations import situation, window_forecast
 
 HOSTILE = "<script>\x1b[2J\u202egpj'; DROP TABLE decision; --@x"
 
@@ -120,10 +122,43 @@ def test_a_bare_decision_can_be_explained(engine: Engine) -> None:
     json.dumps(explanation_document(found), allow_nan=False)
 
 
+def test_how_the_margin_was_found_is_told(engine: Engine) -> None:
+    """The target, what was replayed for it, and what is kept besides; so after the log too."""
+    chosen = Calibration(1e-3, 2.0, hourly=0.9, expected_bad_ratio=6.4e-4, requests=8.1e9)
+    forecast = replace(window_forecast(14_000, 14_000, 0.02), calibration=chosen)
+    context = situation(demand=9_000.0, forecast=forecast)
+    SqlDecisionStore(engine).record(context, decide(context))
+    found = explained(engine, Reference(1))
+    expected = (
+        "margin 2 for a target of 0.001: a bad ratio of 6.4e-04 is estimated from 8,100,000,000 "
+        "requests replayed; besides 0.9 times a jump at this time of the hour"
+    )
+    assert expected in explanation_text(found)
+    document = json.loads(json.dumps(explanation_document(found), allow_nan=False))
+    assert document["forecast"]["calibration"] == {
+        "target_bad_ratio": 1e-3,
+        "margin": 2.0,
+        "steady": False,
+        "burst_factor": 0.0,
+        "burst_days": 0,
+        "headroom": 0.0,
+        "hourly": 0.9,
+        "expected_bad_ratio": 6.4e-4,
+        "requests": 8.1e9,
+        "kept": True,
+    }
+    nearest = replace(forecast, calibration=replace(chosen, hourly=0.0, kept=False))
+    context = situation(demand=9_000.0, forecast=nearest)
+    SqlDecisionStore(engine).record(context, decide(context))
+    shown = explanation_text(explained(engine, Reference(2)))
+    assert "0.001, the nearest to it that was found: a bad" in shown
+    assert "besides" not in shown
+
+
 def test_hostile_names_steer_no_terminal(day: Engine) -> None:
     found = explained(day, parse_reference(f"{HOSTILE}@2026-03-17"))
     shown = explanation_text(found)
-    assert shown.replace("\n", "").replace("\N{NARROW NO-BREAK SPACE}", " ").isprintable()
+    assert shown.replace("\n", "").isprintable()
     assert "<script>\\x1b[2J\\u202egpj" in shown
 
 
