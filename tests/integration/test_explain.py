@@ -158,7 +158,7 @@ def test_how_the_margin_was_found_is_told(engine: Engine) -> None:
 def test_hostile_names_steer_no_terminal(day: Engine) -> None:
     found = explained(day, parse_reference(f"{HOSTILE}@2026-03-17"))
     shown = explanation_text(found)
-    assert shown.replace("\n", "").isprintable()
+    assert shown.replace("\n", "").replace("\N{NARROW NO-BREAK SPACE}", " ").isprintable()
     assert "<script>\\x1b[2J\\u202egpj" in shown
 
 
