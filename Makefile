@@ -65,6 +65,7 @@ bench-policies: dev
 	$(BIN)/python -m bench.policies --traces $(TRACES) $(BENCH_ARGS)
 	$(BIN)/python -m bench.ablations --traces $(TRACES)
 	$(BIN)/python -m bench.troubles
+	$(BIN)/python -m bench.seeds --traces $(TRACES)
 
 # Everything in docs/ that the code writes.
 docs: dev

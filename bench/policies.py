@@ -48,17 +48,21 @@ class Job:
     trace: Path
     cold_seconds: int
     calibrated: bool
+    policies: tuple[str, ...]
     fast: bool = False
-
-    @property
-    def policies(self) -> tuple[str, ...]:
-        if self.fast:
-            return ("predictive",)
-        return POLICIES if self.calibrated else POLICIES[1:]
+    seed: int = 0
 
     def named(self, points: Points) -> Points:
         """As the tables call them."""
         return {FAST: points["predictive"]} if self.fast else points
+
+
+def calibrated_jobs(trace: Path, cold_seconds: int) -> list[Job]:
+    """Every policy asked for the same targets, and ours once more at the pace of the peers."""
+    return [
+        Job(trace, cold_seconds, calibrated=True, policies=POLICIES),
+        Job(trace, cold_seconds, calibrated=True, policies=POLICIES[:1], fast=True),
+    ]
 
 
 def run(job: Job) -> tuple[Job, Points]:
@@ -67,7 +71,7 @@ def run(job: Job) -> tuple[Job, Points]:
         sys.executable, "-c", "from scaler.cli import main; main()", "simulate",
         "--trace", str(job.trace), "--peak-qps", str(PEAK_QPS), "--engine", "fluid",
         "--policy", ",".join(job.policies), "--sweep", "--cold-start", str(job.cold_seconds),
-        "--warmup-days", str(warmup), "--workers", "1", "--json", "-",
+        "--warmup-days", str(warmup), "--seed", str(job.seed), "--workers", "1", "--json", "-",
         *(["--calibrate-peers"] if job.calibrated else []),
     ]  # fmt: skip
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
@@ -174,11 +178,11 @@ def main() -> None:
     options = parser.parse_args()
     colds = [int(text) for text in options.cold_starts.split(",")]
     jobs = [
-        Job(options.traces / f"{name}.csv", cold, calibrated, fast)
+        job
         for cold in colds
-        for name in POOLED
-        for calibrated, fast in ((True, False), (True, True), (False, False))
-        if (options.traces / f"{name}.csv").exists()
+        for trace in (options.traces / f"{name}.csv" for name in POOLED)
+        if trace.exists()
+        for job in (*calibrated_jobs(trace, cold), Job(trace, cold, False, POLICIES[1:]))
     ]
     with ThreadPoolExecutor(options.workers) as pool:
         results = list(pool.map(run, jobs))

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.parts import set_part
-from bench.policies import PAGE, Job, Points, pooled, run, table
+from bench.policies import PAGE, Job, Points, calibrated_jobs, pooled, run, table
 from forecaster.history import TrafficHistory
 from simulator.traces.generate import Diurnal, generate
 from simulator.traces.trace_file import write_trace
@@ -138,11 +138,11 @@ def main() -> None:
     options = parser.parse_args()
     drawn = [(name, seed) for name in options.only for seed in range(1, options.seeds + 1)]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.workers) as pool:
-        jobs = []
+        jobs: list[Job] = []
         for name, seed in drawn:
             path = Path(folder) / f"{name}-{seed}.csv"
             write_trace(fortnight(name, seed), path)
-            jobs += [Job(path, COLD_SECONDS, True, fast) for fast in (False, True)]
+            jobs += calibrated_jobs(path, COLD_SECONDS)
         results = list(pool.map(run, jobs))
     by_path: dict[Path, Points] = {}
     for job, points in results:
