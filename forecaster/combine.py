@@ -112,14 +112,13 @@ class Rehearsal:
     def window(self, name: str) -> Floats:
         """A row an origin: median, scale, floor and the floor's scale, rates in requests a
         second; NaN where nothing was said."""
-        windows = self.seen.layout.windows
-        number = next(n for n, window in enumerate(windows) if window.name == name)
+        number = self._place(name)
         located, scale = self.located[:, number], self.scales[:, number]
         floor, spread = np.full(len(located), -np.inf), np.zeros(len(located))
         if name == "order":
-            floor, spread = self._edges_and_rises(windows[number], located, scale)
+            floor, spread = self._edges_and_rises(self._windows[number], located, scale)
         elif name == "hold":
-            earlier = self._expectations(windows[number])
+            earlier = self._expectations(self._windows[number])
             floor, spread = expected_floor(*earlier, self.seen.level)
         offset = self.demand.offset
         median = np.maximum(np.exp(located) - offset, 0.0)
@@ -139,8 +138,15 @@ class Rehearsal:
 
     def hourly_jumps(self, name: str) -> Floats:
         """Of each row, see `spare.hourly_jumps`."""
-        window = next(window for window in self.seen.layout.windows if window.name == name)
+        window = self._windows[self._place(name)]
         return hourly_jumps(self.demand.logs, self.origins, self.demand.step_seconds, window)
+
+    @property
+    def _windows(self) -> tuple[Window, ...]:
+        return self.seen.layout.windows
+
+    def _place(self, name: str) -> int:
+        return next(n for n, window in enumerate(self._windows) if window.name == name)
 
     @property
     def _stride(self) -> int:
@@ -148,15 +154,12 @@ class Rehearsal:
 
     def steady_scale(self, name: str) -> float:
         """The root mean square of a window's scale."""
-        windows = self.seen.layout.windows
-        number = next(n for n, window in enumerate(windows) if window.name == name)
-        return float(np.sqrt(self.state[number, calibration.STEADY]))
+        return float(np.sqrt(self.state[self._place(name), calibration.STEADY]))
 
     def _expectations(self, hold: Window) -> tuple[Floats, Floats]:
         """What was said earlier of each row's hold window, and its mean error by then."""
-        windows = self.seen.layout.windows
         expected, means = [], []
-        for number, window in enumerate(windows):
+        for number, window in enumerate(self._windows):
             if is_expectation(window):
                 back = -(-(window.first - hold.first) // self._stride)
                 said = np.full(len(self.origins), np.nan)
