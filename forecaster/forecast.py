@@ -62,7 +62,9 @@ class WindowForecast:
     varies with time: a margin of k scales asks for `upper(k)`. `quantiles` keep their stated
     coverage; they do not cross. `floor_qps` is what must be covered whatever the model says (an
     edge that recurs by the clock, a fall that nothing announced), with its own `floor_scale`;
-    `floor_reason` says which. Raises ValueError where a figure is negative or not finite.
+    `floor_reason` says which. `spare_qps` is what a calibration found worth keeping whatever a
+    model says: it rests on what was seen alone. Raises ValueError where a figure is negative or
+    not finite.
     """
 
     name: str
@@ -74,9 +76,11 @@ class WindowForecast:
     floor_qps: float = 0.0
     floor_scale: float = 0.0
     floor_reason: str = ""
+    spare_qps: float = 0.0
 
     def __post_init__(self) -> None:
-        for figure in (self.median_qps, self.scale, self.floor_qps, self.floor_scale):
+        figures = (self.median_qps, self.scale, self.floor_qps, self.floor_scale, self.spare_qps)
+        for figure in figures:
             if not 0.0 <= figure < math.inf:  # false of NaN too
                 raise ValueError(f"a forecast must be finite and not negative: {self}")
         low = 0.0
@@ -123,6 +127,14 @@ class Spare:
     seconds: int
     reason: str
     hourly: bool = False
+
+    @property
+    def windows(self) -> tuple[str, ...]:
+        """Where it is kept: what comes by the hour must still be there when its minute comes."""
+        return ("order", "hold") if self.hourly else ("order",)
+
+
+NO_SPARE = Spare(0.0, NEWEST_SECONDS, "")
 
 
 def spare_of(burst_factor: float, burst_days: int, headroom: float, hourly: float) -> Spare:

@@ -45,7 +45,7 @@ class Recent:
             return order, hold
         highest = self.highest[spare.seconds]
         order = with_spare(order, kept(spare, self.newest, highest, self.order_jump), margin)
-        if spare.hourly:
+        if "hold" in spare.windows:
             hold = with_spare(hold, kept(spare, self.newest, highest, self.hold_jump), margin)
         return order, hold
 

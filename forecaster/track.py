@@ -30,13 +30,13 @@ from forecaster.floors import (
 )
 from forecaster.forecast import (
     HOURLY_SECONDS,
+    NO_SPARE,
     UNANNOUNCED_RISE,
     FittedModel,
     Forecast,
     ForecastError,
     Parameters,
     QuantilePoint,
-    Spare,
     Window,
     WindowForecast,
 )
@@ -255,6 +255,9 @@ class Track:
         starts_at, ends_at = (end + ahead for ahead in self._spans[number])
         at = float(located[number])
         floor = self._floor(number, at, scale, seen)
+        spare = self._spare(number)
+        if spare.log > floor.log + self._margin * floor.scale:
+            floor = spare
         dip = 1.0
         if self._calendar.events:
             event = self._event(starts_at, ends_at, at, scale)
@@ -271,24 +274,16 @@ class Track:
             floor_qps=self._rate(floor.log),
             floor_scale=floor.scale,
             floor_reason=floor.reason,
+            spare_qps=self._rate(spare.log),
         )
 
     def _floor(self, number: int, located: float, scale: float, seen: Seen) -> Floor:
         """What must be covered whatever the model says of the window."""
         name = self._fitted.windows[number].name
         if name == "hold":
-            floor = Floor(*self._expected(seen), "earlier forecasts expected it")
-        elif name == "order":
-            floor = self._announced_or_risen(seen, located, scale)
-        else:
+            return Floor(*self._expected(seen), "earlier forecasts expected it")
+        if name != "order":
             return NO_FLOOR
-        chosen = self._fitted.calibration
-        if chosen is None:
-            return floor
-        spare = self._spare(number, chosen.spare)
-        return spare if spare.log > floor.log + max(chosen.margin, 0.0) * floor.scale else floor
-
-    def _announced_or_risen(self, seen: Seen, located: float, scale: float) -> Floor:
         floor = Floor(*self._edge(seen, located, scale), "past days at this time")
         rise = self._rise()
         return Floor(rise, 0.0, UNANNOUNCED_RISE) if rise > floor.log else floor
@@ -338,10 +333,17 @@ class Track:
         floor, spread = expected_at(expected, own_error, seen.level[0])
         return float(floor), float(spread)
 
-    def _spare(self, number: int, spare: Spare) -> Floor:
+    @property
+    def _margin(self) -> float:
+        chosen = self._fitted.calibration
+        return 0.0 if chosen is None else max(chosen.margin, 0.0)
+
+    def _spare(self, number: int) -> Floor:
         """What the calibration keeps for bursts like those of the last days, or for a jump."""
         window, step = self._fitted.windows[number], self._fitted.step_seconds
-        if not spare.factor or (window.name == "hold" and not spare.hourly):
+        chosen = self._fitted.calibration
+        spare = NO_SPARE if chosen is None else chosen.spare
+        if not spare.factor or window.name not in spare.windows:
             return NO_FLOOR
         logs = self._logs[: self._count]
         highest = self._rate(float(np.nanmax(logs[-max(1, spare.seconds // step) :])))

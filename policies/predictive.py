@@ -120,7 +120,8 @@ def _observed(context: ScalingContext) -> Step | None:
 
 
 def _unforeseen(context: ScalingContext) -> tuple[Step, ...]:
-    """Observed demand with a margin."""
+    """Observed demand with a margin, and what is spared whatever a model says: the bursts that it
+    is there for are what a forecast loses its trust over."""
     demand = context.demand_qps
     if demand is None:
         return (held(context, "predictive", "no trusted demand and no trusted forecast"),)
@@ -134,7 +135,19 @@ def _unforeseen(context: ScalingContext) -> tuple[Step, ...]:
         f"no forecast is trusted: observed demand {demand:,.0f} requests/s, with headroom and "
         f"backlog {load:,.0f}",
     )
-    return (observed,)
+    spared = _spared(context)
+    return (observed,) if spared is None else raised_to((observed,), spared)
+
+
+def _spared(context: ScalingContext) -> Step | None:
+    windows = context.forecast.windows if context.forecast else ()
+    spare = max((window.spare_qps for window in windows), default=0.0)
+    if not spare or context.forecast is None or context.forecast.calibration is None:
+        return None
+    reason = context.forecast.calibration.spare.reason
+    text = f"{spare:,.0f} requests/s are spared all the same: {reason}"
+    replicas = replicas_at(spare, _rate(context, margin_of(context)))
+    return Step("spare", replicas, Reason.RECURRENT_EDGE, text)
 
 
 def _rate(context: ScalingContext, margin: float) -> float:

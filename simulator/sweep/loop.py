@@ -114,7 +114,7 @@ def _ours(  # type: ignore[no-untyped-def]
     if trusted:
         wanted = rules.ours(order, hold, demand, queue, current, limits, knob)
     else:
-        wanted = rules.ours_untrusted(demand, queue, limits, knob)
+        wanted = rules.ours_untrusted(order, hold, demand, queue, limits, knob)
     asked[tick] = wanted
     if not trusted:
         wanted = max(wanted, int(min(current, rules.highest(asked, tick, look_back))))

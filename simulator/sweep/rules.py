@@ -50,9 +50,12 @@ def ours(order, hold, demand, waiting, current, limits, margin):  # type: ignore
 
 
 @compiled
-def ours_untrusted(demand, waiting, limits, margin):  # type: ignore[no-untyped-def]
+def ours_untrusted(order, hold, demand, waiting, limits, margin):  # type: ignore[no-untyped-def]
+    """The floors of windows that are not trusted hold what is spared, and nothing else."""
     raised = demand * np.exp(UNTRUSTED_STEP * min(max(margin, 0.0), MAX_UNTRUSTED))
-    return replicas_at(raised + waiting / limits[2], limits[0])
+    rate = rate_per_replica(limits[0], limits[0] * limits[1], margin)
+    spared = replicas_at(max(order[2], hold[2]), rate)
+    return max(replicas_at(raised + waiting / limits[2], limits[0]), spared)
 
 
 @compiled

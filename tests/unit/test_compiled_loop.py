@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from forecaster.calendar import Calendar
 from forecaster.combine import Rehearsal
 from forecaster.demand import trailing_peaks
-from forecaster.forecast import FittedModel, Window
+from forecaster.forecast import Calibration, FittedModel, Window
 from forecaster.history import Floats, TrafficHistory
 from forecaster.registry import combined
 from forecaster.spare import with_spare
@@ -152,8 +152,30 @@ def test_the_compiled_policy_asks_for_what_the_policy_asks_for(
     order, hold = row(context, "order"), row(context, "hold")
     asked = rules.ours(order, hold, demand, waiting, current, limits, margin)
     assert asked == propose(context)[-1].replicas
-    blind = rules.ours_untrusted(demand, waiting, limits, margin)
+    nothing = np.zeros(4)
+    blind = rules.ours_untrusted(nothing, nothing, demand, waiting, limits, margin)
     assert blind == propose(replace(context, forecast=None))[-1].replicas
+
+
+@given(rates, rates, rates, margins, st.booleans())
+def test_what_is_spared_is_kept_while_no_forecast_is_trusted(
+    demand: float, order: float, hold: float, margin: float, trusted: bool
+) -> None:
+    chosen = Calibration(1e-3, margin, hourly=1.0)
+    said = window_forecast(demand, demand, 0.1, trusted=trusted)
+    windows = tuple(
+        replace(window, floor_qps=spare, spare_qps=spare)
+        for window, spare in zip(said.windows, (order, hold), strict=True)
+    )
+    context = situation(10, demand, replace(said, windows=windows, calibration=chosen))
+    context = replace(context, capacity=Capacity(1000.0, saturation_ratio=1.2))
+    asked = propose(context)[-1].replicas
+    rate = rules.rate_per_replica(1000.0, 1200.0, margin)
+    assert asked >= rules.replicas_at(order, rate)
+    if not trusted:
+        rows = (np.array([0.0, 0.0, order, 0.0]), np.array([0.0, 0.0, hold, 0.0]))
+        limits = (1000.0, 1.2, context.capacity.backlog_seconds)
+        assert asked == rules.ours_untrusted(*rows, demand, 0.0, limits, margin)
 
 
 directions = st.builds(
