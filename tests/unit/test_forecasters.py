@@ -229,6 +229,7 @@ def test_what_a_calibration_spares_is_a_floor_of_the_order(
     highest = np.nanmax(history.values[-(seconds // history.step_seconds) :])
     assert order.floor_qps == pytest.approx(factor * highest, rel=1e-6)
     assert order.floor_reason == calibration.spare.reason
+    assert order.spare_qps == pytest.approx(order.floor_qps)
     assert (order.median_qps, order.scale) == (plain.median_qps, plain.scale)
 
 

@@ -85,5 +85,7 @@ def test_a_fleet_is_there_when_a_job_may_start_and_at_no_other_time(
             if expected > 1.0:
                 assert spared == pytest.approx(expected, rel=0.1)
                 assert window.floor_reason == "a jump at this time of the hour"
+                assert window.spare_qps == window.floor_qps
             else:
                 assert spared < 1.2
+            assert (window.spare_qps > 0) is bool(chosen.hourly)
