@@ -349,7 +349,9 @@ class Track:
         highest = self._rate(float(np.nanmax(logs[-max(1, spare.seconds // step) :])))
         newest, jump = highest, 0.0
         if spare.hourly:
-            newest = self._rate(float(logs[-1]))
+            # A step that was missed is not known to be calm: the last one that is known stands.
+            known = logs[-COMPARED_STEPS:]
+            newest = self._rate(float(known[np.isfinite(known)][-1]))
             jump = self._jump(window)
         rate = float(kept(spare, newest, highest, jump))
         return Floor(float(np.log(rate + self._offset)), 0.0, spare.reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -66,22 +67,24 @@ def test_a_jump_does_not_lead_beyond_the_highest_rate_of_three_days() -> None:
 def test_a_fleet_is_there_when_a_job_may_start_and_at_no_other_time(
     minute: int, times: float
 ) -> None:
-    """Calm for half an hour; jobs start at two past the half hour, a cold start is 3 minutes."""
+    """Calm for half an hour; jobs start at two past the half hour, a cold start is 3 minutes. A
+    scrape that was missed just now changes nothing of it."""
     history = jobs_by_the_hour(8)
     fitted = combined(Calendar()).fit(history, history.end, (ORDER, HOLD))
     hours = history.values.reshape(-1, 60)
     calm = int(np.flatnonzero(hours[:, :30].max(axis=1) < 40_000)[-1])
     known = history.steps(0, calm * 60 + minute)
+    now = known.values[-1]
+    missed = replace(known, values=np.append(known.values[:-1], np.nan))
     for chosen, expected in (
         (Calibration(1e-3, 2.0, hourly=1.0), times),
         (Calibration(1e-3, 2.0), 1.0),
     ):
         calibrated = replace(fitted, calibration=chosen)
-        said = combined(Calendar()).predict(calibrated, known, known.end)
-        for name in ("order", "hold"):
-            window = said.window(name)
+        for seen, name in product((known, missed), ("order", "hold")):
+            window = combined(Calendar()).predict(calibrated, seen, seen.end).window(name)
             assert window is not None
-            spared = window.floor_upper(2.0) / known.values[-1]
+            spared = window.floor_upper(2.0) / now
             if expected > 1.0:
                 assert spared == pytest.approx(expected, rel=0.1)
                 assert window.floor_reason == "a jump at this time of the hour"
