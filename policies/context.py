@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from math import isfinite
+from math import inf
 
 from forecaster.forecast import Forecast
 from policies.schedule import Schedule
@@ -71,16 +71,16 @@ class Observation:
     errors_qps: float | None = None
 
     def __post_init__(self) -> None:
-        figures = (
+        for figure in (
             self.demand_qps,
             self.requests_running,
             self.requests_waiting,
             self.kv_cache_usage_ratio,
             self.latency_p99_seconds,
             self.errors_qps,
-        )
-        if not all(figure is None or (isfinite(figure) and figure >= 0) for figure in figures):
-            raise ValueError(f"an observation must be finite and not negative, or None: {self}")
+        ):
+            if figure is not None and not 0 <= figure < inf:
+                raise ValueError(f"an observation must be finite and not negative, or None: {self}")
 
     @property
     def concurrency(self) -> float | None:
@@ -200,7 +200,10 @@ class PolicySettings:
             )
 
     def parameter(self, name: str, default: float) -> float:
-        return next((value for key, value in self.parameters if key == name), default)
+        for key, value in self.parameters:
+            if key == name:
+                return value
+        return default
 
     @property
     def memory_seconds(self) -> float:
@@ -228,7 +231,10 @@ class PastDecision:
     notes: tuple[tuple[str, float], ...] = ()
 
     def note(self, name: str) -> float | None:
-        return next((value for key, value in self.notes if key == name), None)
+        for key, value in self.notes:
+            if key == name:
+                return value
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,8 +302,10 @@ class ScalingContext:
     @property
     def demand_qps(self) -> float | None:
         """The observed demand where it is trusted, else None."""
-        doubted = any(problem.source is ProblemSource.DEMAND for problem in self.problems)
-        return None if doubted else self.observation.demand_qps
+        for problem in self.problems:
+            if problem.source is ProblemSource.DEMAND:
+                return None
+        return self.observation.demand_qps
 
     @property
     def doubts(self) -> tuple[Problem, ...]:

@@ -10,7 +10,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -86,14 +86,17 @@ class Period:
 
 
 def audits(
-    engine: Engine, periods: Sequence[Period], workers: int | None = None
+    engine: Engine,
+    periods: Sequence[Period],
+    workers: int | None = None,
+    helper: Executor | None = None,
 ) -> Iterator[AuditReport | None]:
     """Each period's audit in turn, None where the log has no decision in it; many are computed
-    side by side. Raises StoreError."""
+    side by side, a single one with the helper. Raises StoreError."""
     work = sum(period.minutes for period in periods)
     count = workers if workers is not None else os.cpu_count() or 1
     if work < WORTH_PROCESSES or min(count, len(periods)) < 2:
-        yield from (_or_none(engine, period) for period in periods)
+        yield from (_or_none(engine, period, helper) for period in periods)
         return
     with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
         url = engine.url.render_as_string(hide_password=False)
@@ -117,9 +120,11 @@ def _elsewhere(url: str, period: Period) -> AuditReport | None:
     return replace(report, minutes=replace(report.minutes, contexts=()))
 
 
-def _or_none(engine: Engine, period: Period) -> AuditReport | None:
+def _or_none(
+    engine: Engine, period: Period, helper: Executor | None = None
+) -> AuditReport | None:
     try:
-        return audit(engine, period)
+        return audit(engine, period, helper=helper)
     except NoDecisionError:
         return None
 
@@ -133,31 +138,36 @@ class Measured:
     clairvoyant_pod_hours: float
 
 
-def audit(engine: Engine, period: Period, measured: Measured | None = None) -> AuditReport:
-    """The whole audit of a period, with the capacity that decisions were made with.
+def audit(
+    engine: Engine,
+    period: Period,
+    measured: Measured | None = None,
+    helper: Executor | None = None,
+) -> AuditReport:
+    """The whole audit of a period, with the capacity that decisions were made with; a helper works
+    out a part of the comparison.
 
     Raises StoreError where the log cannot be read, NoDecisionError where it has no decision there.
     """
     since, until = period.since, period.until
-    with _helper(period) if measured is None else nullcontext() as helper:
-        minutes = read_minutes(engine, period.workload, since, until, contexts=not period.brief)
-        events = timeline.scale_events(engine, period.workload, since, until)
-        found = Comparison(overrides=tuple(overrides(engine, period.workload, since, until)))
-        objective = _objective(minutes, period)
-        if period.brief and _sized(minutes):
-            found = replace(found, clairvoyant_pod_hours=optimum_pod_hours(minutes))
-        elif _sized(minutes):
-            shown = measured or _computed(minutes, period, objective, events, helper)
-            coverage = _coverage(engine, minutes)
-            again = _again(engine, minutes)
-            shown = shown if isinstance(shown, Measured) else shown()
-            found = replace(
-                found,
-                runs=shown.runs,
-                clairvoyant_pod_hours=shown.clairvoyant_pod_hours,
-                reproduction=again,
-                coverage=coverage,
-            )
+    minutes = read_minutes(engine, period.workload, since, until, contexts=not period.brief)
+    events = timeline.scale_events(engine, period.workload, since, until)
+    found = Comparison(overrides=tuple(overrides(engine, period.workload, since, until)))
+    objective = _objective(minutes, period)
+    if period.brief and _sized(minutes):
+        found = replace(found, clairvoyant_pod_hours=optimum_pod_hours(minutes))
+    elif _sized(minutes):
+        shown = measured or _computed(minutes, period, objective, events, helper)
+        coverage = _coverage(engine, minutes)
+        again = _again(engine, minutes)
+        shown = shown if isinstance(shown, Measured) else shown()
+        found = replace(
+            found,
+            runs=shown.runs,
+            clairvoyant_pod_hours=shown.clairvoyant_pod_hours,
+            reproduction=again,
+            coverage=coverage,
+        )
     return audit_of(minutes, events, since, until, objective, found)
 
 
@@ -178,20 +188,18 @@ def _sized(minutes: Minutes) -> bool:
 
 
 @contextmanager
-def _helper(period: Period) -> Iterator[Executor | None]:
-    """A process that works out a part of the comparison, where that is worth one; it starts while
-    the log is read."""
-    few = period.brief or period.minutes < WORTH_PROCESSES
-    if few or parent_process() or (os.cpu_count() or 1) < 2:
+def helper_for(
+    periods: Sequence[Period], coming_up: Callable[[], None]
+) -> Iterator[Executor | None]:
+    """A process that shares the work on a single period, where that is worth one; `coming_up` is
+    what it does first, while the log is read."""
+    alone = len(periods) == 1 and periods[0].minutes >= WORTH_PROCESSES
+    if not alone or parent_process() or (os.cpu_count() or 1) < 2:
         yield None
         return
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        pool.submit(_coming_up)
+        pool.submit(coming_up)
         yield pool
-
-
-def _coming_up() -> None:
-    """What a new process does first: it imports this module."""
 
 
 def _computed(

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Annotated, Any
 
 import typer
 from sqlalchemy import Engine
 
-from scaler.audit import DEFAULT_SLO_SECONDS, Period, audits, last_moment
+from scaler.audit import DEFAULT_SLO_SECONDS, Period, audits, helper_for, last_moment
 from scaler.cli.audit import SettingsOption, SinceOption, UntilOption
 from scaler.cli.databases import database_url_of
 from scaler.cli.output import (
@@ -31,6 +33,7 @@ from scaler.settings import load_settings
 from storage.database import open_existing
 from storage.reports import timeline
 from storage.reports.audit import AuditReport
+from storage.reports.charts import warm_up
 from storage.reports.export import audit_document, csv_header, minutes_csv
 from storage.reports.report import (
     SHOWN_WORKLOADS,
@@ -76,6 +79,8 @@ def report(
     Example: daybreak report --period month --workload grammar --html march.html
     """
     gc.freeze()  # A month makes millions of objects; what was imported need not be searched too.
+    if html is not None:
+        Thread(target=warm_up, daemon=True).start()
     engine = open_existing(database_url_of(config, database_url))
     names = _chosen(timeline.workload_names(engine), workload)
     start, end = _span(
@@ -90,11 +95,14 @@ def report(
     # Of very many a page tells only the first whole, and the others need not be compared.
     brief = len(periods) > SHOWN_WORKLOADS and json_out is None
     asked = [replace(period, brief=brief) for period in periods]
-    with whole_file(csv) if csv else contextlib.nullcontext() as table:
+    with (
+        helper_for(asked, _coming_up) as helper,
+        whole_file(csv) if csv else contextlib.nullcontext() as table,
+    ):
         if table is not None:
             table.write(csv_header())
         with progress_bar("report") as on_progress:
-            for number, found in enumerate(audits(engine, asked)):
+            for number, found in enumerate(audits(engine, asked, helper=helper)):
                 if found is not None:
                     gathered.add(found)
                     if table is not None:
@@ -102,12 +110,17 @@ def report(
                 on_progress((number + 1) / len(periods))
         if not gathered.rows:
             raise BadInputError(f"the log holds no decision from {start} until {end}")
-    if brief and html is not None:
-        told = {report.workload for report in gathered.shown}
-        whole = audits(engine, [period for period in periods if period.workload in told])
-        gathered.shown = [report for report in whole if report is not None]
-    engine.dispose()
-    _write(gathered, html, json_out)
+        if brief and html is not None:
+            told = {report.workload for report in gathered.shown}
+            whole = audits(engine, [period for period in periods if period.workload in told])
+            gathered.shown = [report for report in whole if report is not None]
+        engine.dispose()
+        _write(gathered, html, json_out, helper)
+
+
+def _coming_up() -> None:
+    """What a helper does first, beside importing this module and with it what it works with."""
+    warm_up()
 
 
 class _Gathered:
@@ -166,12 +179,16 @@ def _objectives(config: Path | None) -> dict[str, float]:
     return {one.name: one.slo.p99_seconds for one in load_settings(config).workloads}
 
 
-def _write(gathered: _Gathered, html: Path | None, json_out: str | None) -> None:
+def _write(
+    gathered: _Gathered, html: Path | None, json_out: str | None, helper: Executor | None
+) -> None:
     """Every form that was asked for, and the outcome in a line for each workload."""
     if html is not None:
         alone = len(gathered.rows) == 1
         page = (
-            render_html(gathered.shown[0]) if alone else render_fleet(gathered.rows, gathered.shown)
+            render_html(gathered.shown[0], helper)
+            if alone
+            else render_fleet(gathered.rows, gathered.shown)
         )
         write_text(html, page)
     if json_out is not None:

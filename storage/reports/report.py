@@ -7,9 +7,11 @@ Every text is escaped, since names of workloads and policies come from files tha
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib import resources
 from typing import Any
 
@@ -91,10 +93,11 @@ class FleetRow:
         return (-(self.burn or 0.0), -self.pod_hours, self.workload)
 
 
-def render_html(report: AuditReport) -> str:
-    """The whole report of one workload as one HTML document."""
+def render_html(report: AuditReport, helper: Executor | None = None) -> str:
+    """The whole report of one workload as one HTML document; a helper draws half of its pictures.
+    """
     page = _pages.get_template("report.html.j2")
-    return page.render(view=_view(report), close_up=_close_up_minutes())
+    return page.render(view=_view(report, helper=helper), close_up=_close_up_minutes())
 
 
 def render_fleet(rows: Sequence[FleetRow], reports: Sequence[AuditReport]) -> str:
@@ -140,7 +143,9 @@ def _close_up_minutes() -> int:
     return 2 * CLOSE_UP // timedelta(minutes=1)
 
 
-def _view(report: AuditReport, anchor: str = "") -> dict[str, Any]:
+def _view(
+    report: AuditReport, anchor: str = "", helper: Executor | None = None
+) -> dict[str, Any]:
     """What the page shows of one workload; `anchor` keeps the ids of its pictures apart."""
     return {
         "report": report,
@@ -148,7 +153,7 @@ def _view(report: AuditReport, anchor: str = "") -> dict[str, Any]:
         "headline": summary.headline(report),
         "figures": summary.figures(report),
         "comparisons": summary.comparisons(report),
-        "pictures": _pictures(report, anchor),
+        "pictures": _pictures(report, anchor, helper),
         "worst": report.worst,
         "worst_sentence": "" if report.worst is None else summary.worst_sentence(report.worst),
         "explained": [(run.label, words.policy_words(run.policy)) for run in report.runs[1:]],
@@ -160,11 +165,17 @@ def _view(report: AuditReport, anchor: str = "") -> dict[str, Any]:
     }
 
 
-def _pictures(report: AuditReport, anchor: str) -> dict[str, Markup]:
+def _pictures(report: AuditReport, anchor: str, helper: Executor | None) -> dict[str, Markup]:
     """Each chart in a wide and a narrow form, of which the page shows the one that fits."""
     found: dict[str, Markup] = {}
-    for layout in charts.LAYOUTS.values():
-        for name, svg in _drawn(report, layout).items():
+    layouts = list(charts.LAYOUTS.values())
+    draw: list[Callable[[], dict[str, str]]] = [partial(_drawn, report, one) for one in layouts]
+    if helper is not None:
+        # No chart shows a context, and those of a month weigh more than all else.
+        bare = replace(report, minutes=replace(report.minutes, contexts=()))
+        draw[-1] = helper.submit(_drawn, bare, layouts[-1]).result
+    for layout, drawn in zip(layouts, draw, strict=True):
+        for name, svg in drawn().items():
             own = re.sub(r'(id="|url\(#)', rf"\1{anchor}-", svg) if anchor else svg
             box = Markup('<div class="{}">').format(layout.name) + Markup(own) + Markup("</div>")  # noqa: S704
             found[name] = found.get(name, Markup("")) + box
