@@ -54,6 +54,9 @@ class InstantService:
     def read(self, now: datetime) -> Replicas:  # noqa: ARG002
         return Replicas(self.replicas, self.replicas)
 
+    def lead_time(self, now: datetime) -> None:
+        """Nothing starts here."""
+
     def apply(self, desired: int, seen: Replicas, epoch: int) -> Outcome:  # noqa: ARG002
         kind = OutcomeKind.UNCHANGED if desired == self.replicas else OutcomeKind.APPLIED
         self.replicas = desired

@@ -120,9 +120,7 @@ def _elsewhere(url: str, period: Period) -> AuditReport | None:
     return replace(report, minutes=replace(report.minutes, contexts=()))
 
 
-def _or_none(
-    engine: Engine, period: Period, helper: Executor | None = None
-) -> AuditReport | None:
+def _or_none(engine: Engine, period: Period, helper: Executor | None = None) -> AuditReport | None:
     try:
         return audit(engine, period, helper=helper)
     except NoDecisionError:

@@ -43,6 +43,7 @@ from scaler.ports import (
     Reading,
     ScaleTarget,
     StoreError,
+    TargetError,
 )
 
 PLAUSIBLE_ZERO_RATIO = 0.01
@@ -54,6 +55,10 @@ FIRST_TICK_STEPS = 60
 STALE_HISTORY_STEPS = 10
 """No forecast is made once the newest known step lies further back than this. A gap at the end of
 the history is asked for again as long."""
+
+LOOK_FOR_STARTS = timedelta(hours=1)
+SLOWER = 1.1
+"""Starts that take so many times what is planned with are slower; less is chance."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOTHING = np.empty(0)
@@ -70,6 +75,7 @@ class LoopSettings:
     interval_seconds: float
     history_steps: int
     step_seconds: int
+    learns_lead_time: bool = True
 
     @property
     def windows(self) -> tuple[Window, Window]:
@@ -111,7 +117,9 @@ class ControlLoop:
     """One workload's loop. `tick` and `refit` may run in two threads at the same time."""
 
     def __init__(self, settings: LoopSettings, ports: Ports, forecaster: Forecaster) -> None:
-        self.settings = settings
+        self.settings = settings  # as they hold now: with the lead time that was learned
+        self._assumed = settings.lead_time
+        self._looked_at: datetime | None = None
         self._ports = ports
         self._forecaster = forecaster
         self._forecasts = POLICIES[settings.policy.policy].forecasts
@@ -144,8 +152,13 @@ class ControlLoop:
         """Whether the model in use, this process's or the log's, is missing or too old."""
         if not self._forecasts:
             return False
-        fitted = self._model()
-        return fitted is None or (now - fitted.fitted_at).total_seconds() >= interval_seconds
+        fitted = self._model(now)
+        self._look_for_slower_starts(now)
+        return (
+            fitted is None
+            or fitted.windows != self.settings.windows
+            or (now - fitted.fitted_at).total_seconds() >= interval_seconds
+        )
 
     def refit(self, now: datetime) -> FittedModel:
         """Fit the forecast to the history known now; raises ForecastError, MetricsError or
@@ -153,6 +166,7 @@ class ControlLoop:
         history, problems = self._read_history(now, whole=True)
         if problems and not len(history):
             raise MetricsError(problems[0].kind, problems[0].message)
+        self._learn_lead_time(now)
         fitted = self._forecaster.fit(history, now, self.settings.windows)
         self._fitted, self._model_loaded = fitted, True
         self._ports.store.save_model(self.settings.workload, fitted)
@@ -161,7 +175,7 @@ class ControlLoop:
     def _observe(self, now: datetime) -> ScalingContext:
         observation = self._observation(now)
         replicas = self._ports.target.read(now)
-        whole = self._model() is not None
+        whole = self._model(now) is not None
         history, history_problems = self._read_history(now, whole)
         forecast, forecast_problems = self._forecast(history, now)
         recent, epoch, log_problems = self._memory(now)
@@ -249,7 +263,7 @@ class ControlLoop:
     ) -> tuple[Forecast | None, tuple[Problem, ...]]:
         if not self._forecasts:
             return None, ()
-        fitted = self._model()
+        fitted = self._model(now)
         if fitted is None:
             return None, (_forecast_problem(ProblemKind.FORECAST_UNAVAILABLE, "no model yet"),)
         known_end = history.last_known_end
@@ -275,9 +289,10 @@ class ControlLoop:
         self._last_forecast = (fitted, history, forecast)
         return forecast
 
-    def _model(self) -> FittedModel | None:
+    def _model(self, now: datetime) -> FittedModel | None:
         """The model in use; after a restart the one that the log holds."""
         if not self._model_loaded:
+            self._learn_lead_time(now)
             try:
                 stored = self._ports.store.latest_model(self.settings.workload)
             except StoreError:
@@ -289,6 +304,34 @@ class ControlLoop:
             self._fitted = stored if fits else None
             self._model_loaded = True
         return self._fitted
+
+    def _learn_lead_time(self, now: datetime) -> None:
+        learned = self._slowest(now)
+        if learned != self.settings.lead_time:
+            self.settings = replace(self.settings, lead_time=learned)
+
+    def _look_for_slower_starts(self, now: datetime) -> None:
+        """Every hour: a fit that has to look further ahead need not wait for its day."""
+        if self._looked_at is not None and now - self._looked_at < LOOK_FOR_STARTS:
+            return
+        self._looked_at = now
+        if self._slowest(now).p95_seconds > SLOWER * self.settings.lead_time.p95_seconds:
+            self._learn_lead_time(now)
+
+    def _slowest(self, now: datetime) -> LeadTime:
+        """What the settings assume, or what was seen where that is longer. Never a shorter one: the
+        next replica may be the one that has to wait for a node."""
+        assumed = self._assumed
+        if not self.settings.learns_lead_time:
+            return assumed
+        try:
+            seen = self._ports.target.lead_time(now)
+        except TargetError:
+            return self.settings.lead_time
+        if seen is None or seen.p95_seconds <= SLOWER * assumed.p95_seconds:
+            return assumed
+        p50 = max(assumed.p50_seconds, seen.p50_seconds)
+        return LeadTime(p50, seen.p95_seconds, assumed.metric_lag_seconds, seen.source)
 
     def _memory(self, now: datetime) -> tuple[Sequence[PastDecision], int, tuple[Problem, ...]]:
         since = now - self._memory_span

@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar
 from forecaster.forecast import FittedModel
 from forecaster.history import TrafficHistory
 from policies.context import (
+    LeadTime,
     Observation,
     Override,
     PastDecision,
@@ -73,6 +74,10 @@ class ScaleTarget(Protocol):
 
     def read(self, now: datetime) -> Replicas:
         """Raises TargetError."""
+        ...
+
+    def lead_time(self, now: datetime) -> LeadTime | None:
+        """How long replicas took to start lately, where enough were seen. Raises TargetError."""
         ...
 
     def apply(self, desired: int, seen: Replicas, epoch: int) -> Outcome:

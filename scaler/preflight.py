@@ -67,6 +67,13 @@ def _lead_time(api: ClusterClient, workload: Workload, clock: Clock) -> Iterator
         Severity.WARNING if slower else Severity.OK,
         f"{workload.name}: lead time",
         f"95 % of the present pods were ready within {measured.p95_seconds:.0f} s; "
-        f"leadTime.p95Seconds is {assumed:g}"
-        + (": raise it, or replicas will come too late" if slower else ""),
+        f"leadTime.p95Seconds is {assumed:g}" + _advice(workload, slower),
     )
+
+
+def _advice(workload: Workload, slower: bool) -> str:
+    if not slower:
+        return ""
+    if workload.lead_time.learned:
+        return ": raise it; until then daybreak plans with what it sees once 20 pods have started"
+    return ": raise it, or replicas will come too late"

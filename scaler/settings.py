@@ -383,11 +383,13 @@ class CapacitySettings(Section):
 
 
 class LeadTimeSettings(Section):
-    """From a pod's creation until it serves; measured on the cluster where it can be."""
+    """From a pod's creation until it serves; `learned` raises it to what starts of the last days
+    took."""
 
     p50_seconds: NotNegative = 120.0
     p95_seconds: NotNegative = 180.0
     metric_lag_seconds: NotNegative = 15.0
+    learned: bool = True
 
     @model_validator(mode="after")
     def _ordered(self) -> LeadTimeSettings:
@@ -545,6 +547,7 @@ class Workload(Section):
             interval_seconds=interval_seconds,
             history_steps=self.history.steps,
             step_seconds=self.history.step_seconds,
+            learns_lead_time=lead.learned,
         )
 
 

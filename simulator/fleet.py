@@ -17,9 +17,10 @@ from functools import partial
 import numpy as np
 
 from forecaster.history import Floats, TrafficHistory
-from policies.context import Observation, ProblemKind, Replicas
+from policies.context import LeadTime, Observation, ProblemKind, Replicas
 from policies.decision import Outcome, OutcomeKind
 from scaler.ports import MetricsError, Reading
+from scaler.starts import Starts
 from simulator.engines.engine import Engine
 from simulator.lifecycle import Lifecycle
 from simulator.traces.arrivals import on_step, rates_by_second
@@ -79,6 +80,7 @@ class SimulatedFleet:
         self._serving = 0
         self._draining = 0
         self._created = 0
+        self._starts = Starts()
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._event_number = 0
         self._ready = np.zeros(self._length)
@@ -166,6 +168,9 @@ class SimulatedFleet:
             stored_epoch=self._epoch,
         )
 
+    def lead_time(self, now: datetime) -> LeadTime | None:
+        return self._starts.lead_time(now)
+
     def apply(self, desired: int, seen: Replicas, epoch: int) -> Outcome:
         current = len(self._pods)
         if seen.spec != current:
@@ -206,7 +211,13 @@ class SimulatedFleet:
         warm = cold.warm_nodes is None or len(self._pods) + self._draining <= cold.warm_nodes
         seconds = cold.draw(pod.rng, warm)
         if math.isfinite(seconds):
-            self._at(self._clock + math.ceil(seconds), partial(self._serve, pod))
+            self._at(self._clock + math.ceil(seconds), partial(self._come_up, pod))
+
+    def _come_up(self, pod: Pod) -> None:
+        if not pod.deleted:
+            created_at = self.starts_at + timedelta(seconds=pod.created)
+            self._starts.note(pod.number, created_at, self._clock - pod.created)
+            self._serve(pod)
 
     def _serve(self, pod: Pod) -> None:
         if pod.deleted:

@@ -10,7 +10,14 @@ import numpy as np
 
 from forecaster.forecast import FittedModel
 from forecaster.history import TrafficHistory
-from policies.context import Observation, PastDecision, ProblemKind, Replicas, ScalingContext
+from policies.context import (
+    LeadTime,
+    Observation,
+    PastDecision,
+    ProblemKind,
+    Replicas,
+    ScalingContext,
+)
 from policies.decision import Decision, Outcome, OutcomeKind
 from scaler.ports import MetricsError, Reading, StoreError, TargetError
 from storage.memory import MemoryDecisionStore
@@ -63,6 +70,12 @@ class FakeTarget:
     meddler: Callable[[int], int] = lambda replicas: replicas
     readable: bool = True
     applied: list[int] = field(default_factory=list)
+    seen_lead: LeadTime | None = None
+
+    def lead_time(self, now: datetime) -> LeadTime | None:
+        if not self.readable:
+            raise TargetError("deployment llm/grammar was not found")
+        return self.seen_lead
 
     def read(self, now: datetime) -> Replicas:
         if not self.readable:

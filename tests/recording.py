@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from forecaster.history import TrafficHistory
-from policies.context import Observation, Replicas
+from policies.context import LeadTime, Observation, Replicas
 from policies.decision import Outcome
 from scaler.ports import MetricsSource, Reading, ScaleTarget
 
@@ -58,6 +58,10 @@ class Recorder:
         answer: Replicas = self.tape.record(("read", now), self.target.read(now))
         return answer
 
+    def lead_time(self, now: datetime) -> LeadTime | None:
+        answer: LeadTime | None = self.tape.record(("lead", now), self.target.lead_time(now))
+        return answer
+
     def apply(self, desired: int, seen: Replicas, epoch: int) -> Outcome:
         answer: Outcome = self.tape.record(
             ("apply", (desired, seen, epoch)), self.target.apply(desired, seen, epoch)
@@ -83,6 +87,10 @@ class Player:
 
     def read(self, now: datetime) -> Replicas:
         answer: Replicas = self.tape.play(("read", now))
+        return answer
+
+    def lead_time(self, now: datetime) -> LeadTime | None:
+        answer: LeadTime | None = self.tape.play(("lead", now))
         return answer
 
     def apply(self, desired: int, seen: Replicas, epoch: int) -> Outcome:

@@ -5,8 +5,8 @@ Knows pods and their conditions; nothing is written from here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from statistics import quantiles
 
 from kubernetes.client import V1Pod
 
@@ -14,10 +14,10 @@ from policies.context import LeadTime, Replicas
 from scaler.cluster.api import ClusterClient, ClusterError, Deployment, list_pods, read_deployment
 from scaler.ports import TargetError
 from scaler.settings import Target
+from scaler.starts import FEWEST, Starts
 
 EPOCH = "daybreak/epoch"
 FEWEST_PODS = 5
-RECENT = timedelta(days=7)
 
 
 def stored_number(text: str | None) -> int | None:
@@ -29,7 +29,8 @@ def stored_number(text: str | None) -> int | None:
 
 
 class DeploymentReader:
-    """Reads a Deployment and its pods, and remembers the uid that it saw first."""
+    """Reads a Deployment and its pods; remembers the uid that it saw first, and how long pods took
+    to start."""
 
     def __init__(self, api: ClusterClient, target: Target, lead_time: LeadTime) -> None:
         self.api = api
@@ -37,6 +38,8 @@ class DeploymentReader:
         self.name = target.name
         self._lead = timedelta(seconds=lead_time.p95_seconds)
         self._uid: str | None = None
+        self._starts = Starts()
+        self._looked = False
 
     @property
     def label(self) -> str:
@@ -52,6 +55,7 @@ class DeploymentReader:
         self._uid = self._uid or found.uid
         pods = list(list_pods(self.api, self.namespace, found.selector))
         kept = [pod for pod in pods if not is_draining(pod)]
+        self._note_starts(kept, now)
         return Replicas(
             spec=found.replicas,
             ready=sum(map(is_ready, kept)),
@@ -62,6 +66,21 @@ class DeploymentReader:
             stored_epoch=stored_number(found.annotations.get(EPOCH)),
             token=found.uid,
         )
+
+    def lead_time(self, now: datetime, fewest: int = FEWEST) -> LeadTime | None:
+        """How long the pods took that were seen so far; raises ClusterError."""
+        if not self._looked:
+            self.replicas(now)
+        return self._starts.lead_time(now, fewest)
+
+    def _note_starts(self, pods: Sequence[V1Pod], now: datetime) -> None:
+        self._looked = True
+        for pod in pods:
+            uid = pod.metadata.uid if pod.metadata else None
+            if uid is not None and uid not in self._starts:
+                seconds = _seconds_to_ready(pod, now)
+                if seconds is not None:
+                    self._starts.note(uid, created_at(pod, now), seconds)
 
     def recreated(self, uid: str) -> str | None:
         """What is wrong where `uid` is not the one that was seen first."""
@@ -96,25 +115,18 @@ def created_at(pod: V1Pod, now: datetime) -> datetime:
 def lead_times(api: ClusterClient, target: Target, now: datetime) -> LeadTime | None:
     """P50 and P95 seconds from creation to Ready of the pods created in the last seven days.
 
-    None with fewer than five of them. The age of metrics is not measured here and stays 0. Raises
-    TargetError.
+    None with fewer than five of them. Raises TargetError.
     """
     try:
-        found = read_deployment(api, target.namespace, target.name)
-        pods = list(list_pods(api, target.namespace, found.selector))
+        return DeploymentReader(api, target, LeadTime(0.0, 0.0)).lead_time(now, FEWEST_PODS)
     except ClusterError as error:
         raise TargetError(str(error)) from error
-    seconds = [took for took in (_seconds_to_ready(pod, now) for pod in pods) if took is not None]
-    if len(seconds) < FEWEST_PODS:
-        return None
-    percentiles = quantiles(seconds, n=100, method="inclusive")
-    return LeadTime(percentiles[49], percentiles[94], source=f"measured on {len(seconds)} pods")
 
 
 def _seconds_to_ready(pod: V1Pod, now: datetime) -> float | None:
-    """None for a pod that is not ready, is old, or became ready again after a restart."""
+    """None for a pod that is not ready, or became ready again after a restart."""
     containers = (pod.status.container_statuses if pod.status else None) or []
-    if now - created_at(pod, now) > RECENT or any(each.restart_count for each in containers):
+    if any(each.restart_count for each in containers):
         return None
     return next(
         (

@@ -14,7 +14,7 @@ from typing import Any
 
 from tenacity.nap import sleep
 
-from policies.context import Replicas
+from policies.context import LeadTime, Replicas
 from policies.decision import Outcome, OutcomeKind
 from scaler.cluster.api import (
     Autoscaler,
@@ -122,6 +122,11 @@ class ReadOnlyTarget:
         with _as_target_error():
             return self._reader.replicas(now)
 
+    def lead_time(self, now: datetime) -> LeadTime | None:
+        """Raises TargetError."""
+        with _as_target_error():
+            return self._reader.lead_time(now)
+
     def apply(self, desired: int, seen: Replicas, epoch: int) -> Outcome:  # noqa: ARG002
         return Outcome(OutcomeKind.SHADOW, self._why)
 
@@ -142,6 +147,11 @@ class DeploymentTarget:
         """Raises TargetError."""
         with _as_target_error():
             return self._reader.replicas(now)
+
+    def lead_time(self, now: datetime) -> LeadTime | None:
+        """Raises TargetError."""
+        with _as_target_error():
+            return self._reader.lead_time(now)
 
     def apply(self, desired: int, seen: Replicas, epoch: int) -> Outcome:
         """Set spec.replicas to `desired` if the Deployment still is as `seen`; never raises."""
@@ -249,6 +259,11 @@ class FloorTarget:
             hpa = self._autoscalers.read(self._hpa)
             stored = stored_number(hpa.annotations.get(EPOCH))
             return replace(self._reader.replicas(now), stored_epoch=stored)
+
+    def lead_time(self, now: datetime) -> LeadTime | None:
+        """Raises TargetError."""
+        with _as_target_error():
+            return self._reader.lead_time(now)
 
     def apply(self, desired: int, seen: Replicas, epoch: int) -> Outcome:
         """Make `desired` the HPA's floor; never raises."""

@@ -123,13 +123,21 @@ class Calibrated:
         self, history: TrafficHistory, fitted_at: datetime, windows: Sequence[Window]
     ) -> FittedModel:
         fitted, rehearsal = self.forecaster.rehearse(history, fitted_at, windows)
-        found = calibrate(rehearsal, self.plan, self.target_bad_ratio)
+        plan = planned_for(self.plan, windows[0], history.step_seconds)
+        found = calibrate(rehearsal, plan, self.target_bad_ratio)
         return replace(fitted, calibration=found)
 
     def predict(
         self, fitted: FittedModel, history: TrafficHistory, issued_at: datetime
     ) -> Forecast:
         return self.forecaster.predict(fitted, history, issued_at)
+
+
+def planned_for(plan: Plan, order: Window, step_seconds: int) -> Plan:
+    """With the cold start that the window of the order begins after, where one longer than assumed
+    was learned."""
+    ahead = order.first * step_seconds - plan.lag_seconds
+    return replace(plan, cold_seconds=max(plan.cold_seconds, ahead))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -94,8 +94,7 @@ class FleetRow:
 
 
 def render_html(report: AuditReport, helper: Executor | None = None) -> str:
-    """The whole report of one workload as one HTML document; a helper draws half of its pictures.
-    """
+    """The whole report of one workload as one HTML document; a helper draws half of its pictures."""
     page = _pages.get_template("report.html.j2")
     return page.render(view=_view(report, helper=helper), close_up=_close_up_minutes())
 
@@ -143,9 +142,7 @@ def _close_up_minutes() -> int:
     return 2 * CLOSE_UP // timedelta(minutes=1)
 
 
-def _view(
-    report: AuditReport, anchor: str = "", helper: Executor | None = None
-) -> dict[str, Any]:
+def _view(report: AuditReport, anchor: str = "", helper: Executor | None = None) -> dict[str, Any]:
     """What the page shows of one workload; `anchor` keeps the ids of its pictures apart."""
     return {
         "report": report,

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
+from policies.context import LeadTime
 from policies.decision import OutcomeKind
 from scaler.cluster.check import check_target
 from scaler.cluster.connection import connect
@@ -237,7 +238,7 @@ def pod(name: str, age: int, ready_after: int | None = None, **changed: Any) -> 
         at = created + timedelta(seconds=ready_after)
         conditions.append({"type": "Ready", "status": "True", "lastTransitionTime": stamp(at)})
     status = {"phase": "Running", "conditions": conditions, **changed.pop("status", {})}
-    meta = {"name": name, "namespace": "inference", "labels": {"app": "llama"}}
+    meta = {"name": name, "uid": name, "namespace": "inference", "labels": {"app": "llama"}}
     return {
         "metadata": {**meta, "creationTimestamp": stamp(created), **changed},
         "spec": {"containers": [{"name": "server"}]},
@@ -325,6 +326,32 @@ def test_lead_times_are_measured_on_recent_pods(cluster: Cluster, server: Kubern
     assert measured.p50_seconds == 80.0
     assert measured.p95_seconds == pytest.approx(98.0)
     assert measured.source == "measured on 5 pods"
+
+
+def test_a_target_learns_from_pods_as_they_become_ready(
+    cluster: Cluster, server: KubernetesServer, mode: str
+) -> None:
+    """What is deleted later counts on; readiness that was lost and came back is no start."""
+    target = cluster.target(mode)
+    for number in range(19):
+        server.put("pods", pod(f"p{number}", 600, 100))
+    assert target.lead_time(NOW) is None
+    for number in range(19):
+        del server.objects["pods", "inference", f"p{number}"]
+    server.put("pods", pod("p19", 600, 100))
+    read(target)
+    assert target.lead_time(NOW) == LeadTime(100.0, 100.0, 0.0, "measured on 20 pods")
+    server.put("pods", pod("p19", 600, 500))
+    read(target)
+    assert target.lead_time(NOW) == LeadTime(100.0, 100.0, 0.0, "measured on 20 pods")
+
+
+def test_no_lead_time_from_pods_that_cannot_be_listed(
+    cluster: Cluster, server: KubernetesServer
+) -> None:
+    server.denied.add(("list", "pods"))
+    with pytest.raises(TargetError, match="list on pods"):
+        cluster.target("scale").lead_time(NOW)
 
 
 # What `daybreak check` says.

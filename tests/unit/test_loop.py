@@ -155,6 +155,79 @@ def test_a_stored_model_for_other_windows_is_not_used(bench: Bench) -> None:
     assert bench.loop.refit_due(NOW, 3600)
 
 
+SLOW = LeadTime(200.0, 420.0, 0.0, "measured on 40 pods")
+
+
+def test_slower_starts_are_planned_with_within_the_hour(bench: Bench) -> None:
+    hour = timedelta(hours=1)
+    assert not bench.loop.refit_due(NOW, 86_400)
+    bench.target.seen_lead = SLOW
+    assert not bench.loop.refit_due(NOW + hour / 2, 86_400)
+    assert bench.loop.refit_due(NOW + hour, 86_400)
+    windows = bench.loop.refit(NOW + hour).windows
+    assert windows == replace(loop_settings(), lead_time=LeadTime(200.0, 420.0, 15.0)).windows
+    context = bench.loop.tick(NOW + hour).context
+    assert context.lead_time == LeadTime(200.0, 420.0, 15.0, "measured on 40 pods")
+    assert context.forecast is not None
+    assert context.forecast.windows[0].starts_at > NOW + hour + timedelta(seconds=340)
+    assert not bench.loop.refit_due(NOW + 2 * hour, 86_400)
+
+
+def test_slower_starts_that_cannot_be_fitted_are_tried_again(bench: Bench) -> None:
+    hour, minute = timedelta(hours=1), timedelta(minutes=1)
+    assert not bench.loop.refit_due(NOW, 86_400)
+    bench.target.seen_lead = SLOW
+    assert bench.loop.refit_due(NOW + hour, 86_400)
+    bench.metrics.broken = ProblemKind.UNREACHABLE
+    with pytest.raises(MetricsError):
+        bench.loop.refit(NOW + hour)
+    bench.metrics.broken = None
+    assert bench.loop.tick(NOW + hour).context.forecast is not None
+    assert bench.loop.refit_due(NOW + hour + minute, 86_400)
+
+
+def test_a_restart_keeps_the_model_for_the_lead_time_that_was_learned(bench: Bench) -> None:
+    bench.target.seen_lead = SLOW
+    bench.loop.refit(NOW)
+    bench.restart()
+    assert bench.loop.tick(NOW).context.forecast is not None
+    assert not bench.loop.refit_due(NOW, 3600)
+
+
+@pytest.mark.parametrize("p95", [60.0, 180.0, 195.0])
+def test_quicker_starts_and_chance_change_nothing(bench: Bench, p95: float) -> None:
+    bench.target.seen_lead = LeadTime(50.0, p95)
+    assert not bench.loop.refit_due(NOW, 86_400)
+    bench.loop.refit(NOW)
+    assert bench.loop.settings == loop_settings()
+
+
+def test_starts_that_become_quick_again_count_at_the_next_fit(bench: Bench) -> None:
+    bench.target.seen_lead = SLOW
+    bench.loop.refit(NOW)
+    bench.target.seen_lead = LeadTime(50.0, 60.0)
+    assert not bench.loop.refit_due(NOW + timedelta(hours=2), 86_400)
+    bench.loop.refit(NOW + timedelta(hours=2))
+    assert bench.loop.settings == loop_settings()
+
+
+def test_a_target_that_cannot_be_read_leaves_the_lead_time_as_it_is(bench: Bench) -> None:
+    bench.target.seen_lead = SLOW
+    bench.loop.refit(NOW)
+    bench.target.readable = False
+    bench.loop.refit(NOW + timedelta(hours=2))
+    assert bench.loop.settings.lead_time.p95_seconds == 420.0
+
+
+def test_learning_can_be_turned_off(bench: Bench) -> None:
+    fixed = replace(loop_settings(), learns_lead_time=False)
+    bench.restart(fixed)
+    bench.target.seen_lead = SLOW
+    assert not bench.loop.refit_due(NOW, 86_400)
+    bench.loop.refit(NOW)
+    assert bench.loop.settings == fixed
+
+
 @pytest.mark.parametrize("fault", ["gaps", "short", "unreachable"])
 def test_the_history_ends_one_metric_lag_ago_and_late_steps_are_asked_for_again(
     fault: str, monkeypatch: pytest.MonkeyPatch
