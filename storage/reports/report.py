@@ -94,7 +94,7 @@ class FleetRow:
 
 
 def render_html(report: AuditReport, helper: Executor | None = None) -> str:
-    """The whole report of one workload as one HTML document; a helper draws half of its pictures."""
+    """The whole report of one workload as one HTML document; a helper draws half the pictures."""
     page = _pages.get_template("report.html.j2")
     return page.render(view=_view(report, helper=helper), close_up=_close_up_minutes())
 
