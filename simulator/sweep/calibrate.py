@@ -32,7 +32,7 @@ MARGINS = (-2.0, -1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.
            20.0, 30.0, 50.0, 100.0)  # fmt: skip
 BURST_DAYS = (1, 3)
 BURST_FACTORS = (0.5, 0.7, 0.8, 0.9, 1.0, 1.05, 1.1, 1.15, 1.2, 1.35, 1.5)
-HEADROOMS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+HEADROOMS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0)
 HEADROOM_MARGINS = (3.0, 4.0, 6.0)
 HOURLY_FACTORS = (0.9, 1.0, 1.1)
 HOURLY_MARGINS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
@@ -48,6 +48,14 @@ BURST_PRIOR_LOG10 = (-1.0, -2.0, -2.4, -2.8, -3.2, -3.4, -3.6, -3.8, -4.0, -4.4,
 JUMP_PRIOR_LOG10, JUMP_POWER = -3.6, 6.0
 """Requests lost to jumps that no history held, where nothing is kept for them, and how that falls
 with the factor that is."""
+
+PRIOR_LEAD_SECONDS = 195.0
+"""The lead time that the priors were found with. Where replicas take longer to come, what nobody
+foresaw grows for longer and is borne for longer: priors rise with its square, but for fleets that
+stand ready for what the last days saw."""
+BEYOND_REACH = 2.0
+"""Where no candidate keeps the target, up to so many times the least of the estimates is as good:
+what no fleet would have saved is not worth a fleet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,9 @@ class Candidate:
     @property
     def spare(self) -> Spare:
         return spare_of(self.burst_factor, self.burst_days, self.headroom, self.hourly)
+
+    def prior_at(self, severity: float) -> float:
+        return self.prior * (1.0 if self.burst_factor or self.hourly else severity)
 
 
 def jump_prior(margin: float, headroom: float) -> float:
@@ -102,8 +113,8 @@ SPARE_SECONDS = tuple(sorted({each.spare.seconds for each in CANDIDATES}))
 
 
 def calibrate(rehearsal: Rehearsal, plan: Plan, target: float) -> Calibration:
-    """The cheapest candidate whose estimated bad ratio keeps the target, else the one with the
-    least. est = (bad + w * prior) / (requests + w), with w a week's worth of requests."""
+    """The cheapest candidate whose estimated bad ratio keeps the target, else the cheapest of those
+    near the least. est = (bad + w * prior) / (requests + w), w being a week's worth of requests."""
     return choose(rehearsed(rehearsal, plan), target)
 
 
@@ -142,22 +153,24 @@ def planned_for(plan: Plan, order: Window, step_seconds: int) -> Plan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tried:
-    """What each candidate came to on the history; `requests` is what was played, `day` a day's."""
+    """What each candidate came to on the history; `requests` is what was played, `day` a day's.
+    `severity` is how many times as bad as the priors say it is what no history held."""
 
     pod_seconds: Floats
     bad: Floats
     requests: float
     day: float
     steady_scales: tuple[float, float] = (0.0, 0.0)
+    severity: float = 1.0
 
 
 def choose(tried: Tried, target: float) -> Calibration:
     weight = PRIOR_DAYS * tried.day
-    priors = np.array([candidate.prior for candidate in CANDIDATES])
+    priors = np.minimum([each.prior_at(tried.severity) for each in CANDIDATES], 1.0)
     estimate = (tried.bad + weight * priors) / (tried.requests + weight)
-    keeps = estimate <= target
-    cheapest = np.where(keeps, tried.pod_seconds, np.inf)
-    best = int(np.argmin(cheapest)) if keeps.any() else int(np.argmin(estimate))
+    kept = bool(estimate.min() <= target)
+    good = estimate <= (target if kept else BEYOND_REACH * estimate.min())
+    best = int(np.argmin(np.where(good, tried.pod_seconds, np.inf)))
     candidate = CANDIDATES[best]
     return Calibration(
         target_bad_ratio=target,
@@ -169,7 +182,7 @@ def choose(tried: Tried, target: float) -> Calibration:
         hourly=candidate.hourly,
         expected_bad_ratio=float(estimate[best]),
         requests=tried.requests,
-        kept=bool(keeps.any()),
+        kept=kept,
     )
 
 
@@ -198,7 +211,12 @@ def rehearsed(rehearsal: Rehearsal, plan: Plan) -> Tried:
     scales = (rehearsal.steady_scale("order"), rehearsal.steady_scale("hold"))
     tallies = np.array([_play(run, rows, scales, recent, each) for each in CANDIDATES])
     a_day = run.requests / (run.ticks * plan.tick_seconds) * 86_400
-    return Tried(tallies[:, loop.POD_SECONDS], tallies[:, loop.BAD], run.requests, a_day, scales)
+    pod_seconds, bad = tallies[:, loop.POD_SECONDS], tallies[:, loop.BAD]
+    return Tried(pod_seconds, bad, run.requests, a_day, scales, _severity(plan))
+
+
+def _severity(plan: Plan) -> float:
+    return max(1.0, (plan.cold_seconds + plan.lag_seconds) / PRIOR_LEAD_SECONDS) ** 2
 
 
 def _play(

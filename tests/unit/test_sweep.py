@@ -153,11 +153,21 @@ def test_the_cheapest_candidate_that_keeps_the_target_is_chosen() -> None:
 
 
 def test_without_one_the_least_bad_is_chosen_and_said_so() -> None:
-    bad = np.full(len(CANDIDATES), 5e11)
+    bad = np.full(len(CANDIDATES), 9e11)
     bad[7] = 4e11
     chosen = choose(tried(bad, np.ones(len(CANDIDATES))), 1e-4)
     assert not chosen.kept
     assert chosen.margin == CANDIDATES[7].margin
+
+
+def test_what_no_candidate_saves_is_not_paid_for() -> None:
+    """All lose the same but for a tenth: the cheapest of them, and not the best."""
+    cost = np.arange(1.0, len(CANDIDATES) + 1.0)
+    bad = np.linspace(1e10, 0.9e10, len(CANDIDATES))
+    bad[:4] = 5e10
+    chosen = choose(tried(bad, cost), 1e-4)
+    assert not chosen.kept
+    assert chosen.margin == CANDIDATES[4].margin
 
 
 def test_a_short_lucky_history_promises_no_more_than_the_prior() -> None:
@@ -165,6 +175,19 @@ def test_a_short_lucky_history_promises_no_more_than_the_prior() -> None:
     margins = [choose(nothing_bad, target).margin for target in (1e-2, 1e-3, 1e-4)]
     assert margins == sorted(margins)
     assert margins[-1] > margins[0]
+
+
+def test_slower_starts_promise_less_of_what_no_history_held() -> None:
+    """By the square of the lead time: three times as long, nine times the prior."""
+    cost, calm = np.arange(1.0, len(CANDIDATES) + 1.0), np.zeros(len(CANDIDATES))
+    chosen = [
+        choose(Tried(cost, calm, 1.0, 1e9, severity=severity), 1e-3) for severity in (1.0, 9.0)
+    ]
+    assert chosen[0].margin < chosen[1].margin
+    assert all(each.expected_bad_ratio <= 1e-3 for each in chosen)
+    ready = choose(Tried(cost, calm, 1.0, 1e9, severity=1e9), 1e-3)
+    assert ready.kept
+    assert ready.burst_factor or ready.hourly
 
 
 def test_a_frontier_is_the_least_excess_that_kept_a_ratio() -> None:
