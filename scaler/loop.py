@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise, takewhile
+from itertools import takewhile
 
 import numpy as np
 
@@ -423,13 +423,14 @@ def _changes(
     recent: Sequence[PastDecision], current: int, now: datetime
 ) -> tuple[ReplicaChange, ...]:
     """When the number asked for changed, whoever changed it."""
-    changes = [
-        ReplicaChange(after.at, before.current, after.current)
-        for before, after in pairwise(recent)
-        if before.current != after.current
-    ]
-    if recent and recent[-1].current != current:
-        changes.append(ReplicaChange(now, recent[-1].current, current))
+    changes = []
+    before = recent[0].current if recent else current
+    for past in recent:
+        if past.current != before:
+            changes.append(ReplicaChange(past.at, before, past.current))
+            before = past.current
+    if current != before:
+        changes.append(ReplicaChange(now, before, current))
     return tuple(changes)
 
 
