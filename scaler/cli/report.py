@@ -9,7 +9,6 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from threading import Thread
 from typing import Annotated, Any
 
 import typer
@@ -33,7 +32,6 @@ from scaler.settings import load_settings
 from storage.database import open_existing
 from storage.reports import timeline
 from storage.reports.audit import AuditReport
-from storage.reports.charts import warm_up
 from storage.reports.export import audit_document, csv_header, minutes_csv
 from storage.reports.report import (
     SHOWN_WORKLOADS,
@@ -79,8 +77,6 @@ def report(
     Example: daybreak report --period month --workload grammar --html march.html
     """
     gc.freeze()  # A month makes millions of objects; what was imported need not be searched too.
-    if html is not None:
-        Thread(target=warm_up, daemon=True).start()
     engine = open_existing(database_url_of(config, database_url))
     names = _chosen(timeline.workload_names(engine), workload)
     start, end = _span(
@@ -119,8 +115,7 @@ def report(
 
 
 def _coming_up() -> None:
-    """What a helper does first, beside importing this module and with it what it works with."""
-    warm_up()
+    """What a helper does first: it imports this module, and with it what it works with."""
 
 
 class _Gathered:

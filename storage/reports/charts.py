@@ -396,12 +396,6 @@ def run_colour(index: int) -> str:
     return RUN_COLOURS[index % len(RUN_COLOURS)]
 
 
-def warm_up() -> None:
-    """Draws nothing: the first picture of a process waits half a second for the drawing engine,
-    which others can do something beside."""
-    vl_convert.vega_to_svg({"width": 1, "height": 1})
-
-
 def picture(
     chart: alt.Chart | alt.LayerChart | alt.FacetChart,
     tables: Mapping[str, Rows],
