@@ -431,6 +431,13 @@ def _finished(svg: str, key: str, title: str) -> str:
 
     A mark with a description shows it where the pointer rests.
     """
+    # The drawing engine numbers through all pictures of a process, whichever those are.
+    numbers: dict[str, int] = {}
+    svg = re.sub(
+        r'((?:id="|url\(#)[a-z]+)(\d+)',
+        lambda found: f"{found[1]}{numbers.setdefault(found[2], len(numbers))}",
+        svg,
+    )
     prefix = re.sub(r"\W+", "-", key.lower())
     svg = re.sub(r'id="', f'id="{prefix}-', svg)
     svg = svg.replace("url(#", f"url(#{prefix}-")

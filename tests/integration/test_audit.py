@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from multiprocessing import freeze_support
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sqlalchemy import Engine, text
 from policies.context import Problem, ProblemKind, ProblemSource
 from policies.decision import Outcome, OutcomeKind
 from policies.engine import decide
-from scaler.audit import Measured, Period, audit, audits, optimum_pod_hours
+from scaler.audit import Measured, Period, audit, audits, helper_for, optimum_pod_hours
 from simulator.clairvoyant import optimum_pod_slots
 from storage.database import open_engine, upgrade
 from storage.decisions import SqlDecisionStore
@@ -341,8 +342,15 @@ def test_a_long_period_is_computed_side_by_side_alike(
     day: Engine, report: AuditReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scaler.audit.WORTH_PROCESSES", 1)
-    found = audit(day, Period("grammar", MIDNIGHT, UNTIL, price_per_pod_hour=3.0))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    period = Period("grammar", MIDNIGHT, UNTIL, price_per_pod_hour=3.0)
+    with helper_for([period], freeze_support) as helper:
+        assert helper is not None
+        (found,) = audits(day, [period], helper=helper)
+        assert found is not None
+        page = render_html(found, helper)
     assert json.dumps(audit_document(found)) == json.dumps(audit_document(report))
+    assert page == render_html(report)
 
 
 def test_of_a_long_period_every_so_many_minutes_are_judged(
