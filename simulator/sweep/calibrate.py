@@ -53,9 +53,6 @@ PRIOR_LEAD_SECONDS = 195.0
 """The lead time that the priors were found with. Where replicas take longer to come, what nobody
 foresaw grows for longer and is borne for longer: priors rise with its square, but for fleets that
 stand ready for what the last days saw."""
-BEYOND_REACH = 2.0
-"""Where no candidate keeps the target, up to so many times the least of the estimates is as good:
-what no fleet would have saved is not worth a fleet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +110,11 @@ SPARE_SECONDS = tuple(sorted({each.spare.seconds for each in CANDIDATES}))
 
 
 def calibrate(rehearsal: Rehearsal, plan: Plan, target: float) -> Calibration:
-    """The cheapest candidate whose estimated bad ratio keeps the target, else the cheapest of those
-    near the least. est = (bad + w * prior) / (requests + w), w being a week's worth of requests."""
+    """The cheapest candidate whose estimated bad ratio keeps the target; where none does, the target
+    is asked of what lies beyond the least, which no fleet would have saved.
+
+    est = (bad + w * prior) / (requests + w), w being a week's worth of requests.
+    """
     return choose(rehearsed(rehearsal, plan), target)
 
 
@@ -169,7 +169,7 @@ def choose(tried: Tried, target: float) -> Calibration:
     priors = np.minimum([each.prior_at(tried.severity) for each in CANDIDATES], 1.0)
     estimate = (tried.bad + weight * priors) / (tried.requests + weight)
     kept = bool(estimate.min() <= target)
-    good = estimate <= (target if kept else BEYOND_REACH * estimate.min())
+    good = estimate <= (target if kept else estimate.min() + target)
     best = int(np.argmin(np.where(good, tried.pod_seconds, np.inf)))
     candidate = CANDIDATES[best]
     return Calibration(
