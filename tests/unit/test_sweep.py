@@ -165,7 +165,7 @@ def test_what_no_candidate_saves_is_not_paid_for(lost_by_all: float) -> None:
     """The target holds for the rest, however much that is: a bound that no fleet of a past week
     would have met is no reason for the smallest margin."""
     cost = np.arange(1.0, len(CANDIDATES) + 1.0)
-    bad = lost_by_all + np.linspace(0.9e8, 0.0, len(CANDIDATES))
+    bad = lost_by_all + np.linspace(0.2e8, 0.0, len(CANDIDATES))
     bad[:4] = lost_by_all + 2e8
     chosen = choose(tried(bad, cost), 1e-4)
     assert not chosen.kept
