@@ -110,8 +110,8 @@ SPARE_SECONDS = tuple(sorted({each.spare.seconds for each in CANDIDATES}))
 
 
 def calibrate(rehearsal: Rehearsal, plan: Plan, target: float) -> Calibration:
-    """The cheapest candidate whose estimated bad ratio keeps the target; where none does, the target
-    is asked of what lies beyond the least, which no fleet would have saved.
+    """The cheapest candidate whose estimated bad ratio keeps the target; where none does, what lies
+    beyond the least must keep it, since no fleet would have saved the rest.
 
     est = (bad + w * prior) / (requests + w), w being a week's worth of requests.
     """
