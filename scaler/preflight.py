@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from scaler.cluster.api import ClusterClient
 from scaler.cluster.check import check_target
@@ -11,6 +12,7 @@ from scaler.cluster.pods import lead_times
 from scaler.finding import Finding, Severity
 from scaler.ports import Clock, StoreError, TargetError
 from scaler.settings import Settings, SettingsError, Workload
+from scaler.starts import FEWEST
 from scaler.telemetry.source import check_metrics
 from storage import database
 
@@ -49,13 +51,13 @@ def _targets(settings: Settings, clock: Clock) -> Iterator[Finding]:
         findings = check_target(api, workload)
         yield from findings
         if all(finding.severity is not Severity.ERROR for finding in findings):
-            yield from _lead_time(api, workload, clock)
+            yield from lead_time_findings(api, workload, clock.now())
 
 
-def _lead_time(api: ClusterClient, workload: Workload, clock: Clock) -> Iterator[Finding]:
+def lead_time_findings(api: ClusterClient, workload: Workload, now: datetime) -> Iterator[Finding]:
     """What the pods' own times say about the lead time that the settings assume."""
     try:
-        measured = lead_times(api, workload.target, clock.now())
+        measured = lead_times(api, workload.target, now)
     except TargetError as error:
         yield Finding(Severity.WARNING, f"{workload.name}: lead time", str(error))
         return
@@ -75,5 +77,5 @@ def _advice(workload: Workload, slower: bool) -> str:
     if not slower:
         return ""
     if workload.lead_time.learned:
-        return ": raise it; until then daybreak plans with what it sees once 20 pods have started"
+        return f": raise it; until then daybreak plans with what it sees of {FEWEST} pods or more"
     return ": raise it, or replicas will come too late"

@@ -110,12 +110,11 @@ def _newer_epoch(stored: int | None, epoch: int, label: str) -> Outcome | None:
     return refused(f"{label} carries decision epoch {stored}, newer than ours ({epoch})")
 
 
-class ReadOnlyTarget:
-    """Modes shadow and metric: the target is read and never written."""
+class _ReadTarget:
+    """What every mode reads of a Deployment, in the errors that the loop knows."""
 
-    def __init__(self, reader: DeploymentReader, why: str) -> None:
+    def __init__(self, reader: DeploymentReader) -> None:
         self._reader = reader
-        self._why = why
 
     def read(self, now: datetime) -> Replicas:
         """Raises TargetError."""
@@ -127,11 +126,19 @@ class ReadOnlyTarget:
         with _as_target_error():
             return self._reader.lead_time(now)
 
+
+class ReadOnlyTarget(_ReadTarget):
+    """Modes shadow and metric: the target is read and never written."""
+
+    def __init__(self, reader: DeploymentReader, why: str) -> None:
+        super().__init__(reader)
+        self._why = why
+
     def apply(self, desired: int, seen: Replicas, epoch: int) -> Outcome:  # noqa: ARG002
         return Outcome(OutcomeKind.SHADOW, self._why)
 
 
-class DeploymentTarget:
+class DeploymentTarget(_ReadTarget):
     """Mode scale: the Deployment's replicas, in one write together with the decision epoch.
 
     The write holds only while uid, replicas and epoch are as seen; status updates, which raise the
@@ -140,18 +147,8 @@ class DeploymentTarget:
     """
 
     def __init__(self, reader: DeploymentReader) -> None:
-        self._reader = reader
+        super().__init__(reader)
         self._autoscalers = Autoscalers(reader.api, reader.namespace)
-
-    def read(self, now: datetime) -> Replicas:
-        """Raises TargetError."""
-        with _as_target_error():
-            return self._reader.replicas(now)
-
-    def lead_time(self, now: datetime) -> LeadTime | None:
-        """Raises TargetError."""
-        with _as_target_error():
-            return self._reader.lead_time(now)
 
     def apply(self, desired: int, seen: Replicas, epoch: int) -> Outcome:
         """Set spec.replicas to `desired` if the Deployment still is as `seen`; never raises."""
@@ -232,7 +229,7 @@ def guarded_replace(found: Deployment, wanted: int, epoch: int) -> list[dict[str
     return [*tests, {"op": "replace", "path": "/spec/replicas", "value": wanted}, mark]
 
 
-class FloorTarget:
+class FloorTarget(_ReadTarget):
     """Mode floor: minReplicas of an HPA, which stays in charge above it.
 
     `read` gives the Deployment's replicas as what is asked for now, whoever asked; `apply` makes
@@ -243,7 +240,7 @@ class FloorTarget:
     """
 
     def __init__(self, reader: DeploymentReader, hpa: str, ttl_seconds: float, now: Now) -> None:
-        self._reader = reader
+        super().__init__(reader)
         self._hpa = hpa
         self._ttl = timedelta(seconds=ttl_seconds)
         self._now = now
@@ -259,11 +256,6 @@ class FloorTarget:
             hpa = self._autoscalers.read(self._hpa)
             stored = stored_number(hpa.annotations.get(EPOCH))
             return replace(self._reader.replicas(now), stored_epoch=stored)
-
-    def lead_time(self, now: datetime) -> LeadTime | None:
-        """Raises TargetError."""
-        with _as_target_error():
-            return self._reader.lead_time(now)
 
     def apply(self, desired: int, seen: Replicas, epoch: int) -> Outcome:
         """Make `desired` the HPA's floor; never raises."""

@@ -212,10 +212,11 @@ def rehearsed(rehearsal: Rehearsal, plan: Plan) -> Tried:
     tallies = np.array([_play(run, rows, scales, recent, each) for each in CANDIDATES])
     a_day = run.requests / (run.ticks * plan.tick_seconds) * 86_400
     pod_seconds, bad = tallies[:, loop.POD_SECONDS], tallies[:, loop.BAD]
-    return Tried(pod_seconds, bad, run.requests, a_day, scales, _severity(plan))
+    return Tried(pod_seconds, bad, run.requests, a_day, scales, severity_of(plan))
 
 
-def _severity(plan: Plan) -> float:
+def severity_of(plan: Plan) -> float:
+    """How many times the priors count where replicas take so long to come."""
     return max(1.0, (plan.cold_seconds + plan.lag_seconds) / PRIOR_LEAD_SECONDS) ** 2
 
 

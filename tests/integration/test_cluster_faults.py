@@ -21,6 +21,7 @@ from scaler.cluster.connection import connect
 from scaler.cluster.pods import lead_times
 from scaler.finding import Severity
 from scaler.ports import TargetError
+from scaler.preflight import lead_time_findings
 from scaler.settings import Kubernetes, SettingsError
 from tests.integration.kubernetes_server import Drop, Fault, KubernetesServer
 from tests.integration.prometheus_server import unavailable
@@ -355,6 +356,31 @@ def test_no_lead_time_from_pods_that_cannot_be_listed(
 
 
 # What `daybreak check` says.
+
+
+@pytest.mark.parametrize(
+    ("p95", "learned", "severity", "said"),
+    [
+        (120.0, True, Severity.OK, "within 100 s; leadTime.p95Seconds is 120"),
+        (60.0, True, Severity.WARNING, "until then daybreak plans with what it sees of 20 pods"),
+        (60.0, False, Severity.WARNING, "or replicas will come too late"),
+    ],
+)
+def test_check_compares_the_lead_time_with_the_pods(
+    cluster: Cluster,
+    server: KubernetesServer,
+    p95: float,
+    learned: bool,
+    severity: Severity,
+    said: str,
+) -> None:
+    for number in range(5):
+        server.put("pods", pod(f"p{number}", 3600, 100))
+    lead = {"p50Seconds": 50.0, "p95Seconds": p95, "learned": learned}
+    asked = cluster.workload("shadow", leadTime=lead)
+    (finding,) = lead_time_findings(cluster.client, asked, NOW)
+    assert finding.severity is severity
+    assert said in finding.message
 
 
 def errors(cluster: Cluster, mode: str) -> list[str]:

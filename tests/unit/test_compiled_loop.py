@@ -37,7 +37,7 @@ from simulator.lifecycle import Lifecycle, constant_cold_start
 from simulator.pod import PROFILES
 from simulator.replay import Scenario, static_peak
 from simulator.sweep import fleet, loop, rules
-from simulator.sweep.calibrate import CANDIDATES, choose, rehearsed
+from simulator.sweep.calibrate import CANDIDATES, choose, rehearsed, severity_of
 from simulator.sweep.frontier import TARGETS, World, foretold, plan_of, sweep
 from simulator.sweep.plan import Plan, SweepRun, direction_of, fluid_pod, slices
 from simulator.sweep.tape import Walk
@@ -354,6 +354,9 @@ def test_edges_that_were_not_known_yet_do_not_widen_the_margin() -> None:
     plan = replace(plan_of(rough(), fixed(4.0, 60), 15.0), max_replicas=1000)
     tried = rehearsed(rehearsal, plan)
     assert tried.requests / tried.day == pytest.approx(10, abs=0.1)
+    assert tried.severity == 1.0  # 180 s and the metrics' age of 15 s
+    assert severity_of(replace(plan, cold_seconds=570.0)) == 9.0
+    assert severity_of(replace(plan, cold_seconds=30.0)) == 1.0
     chosen = choose(tried, 1e-4)
     assert (chosen.kept, chosen.headroom, chosen.burst_factor) == (True, 0.0, 0.0)
     assert chosen.margin < 10
