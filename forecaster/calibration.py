@@ -2,9 +2,10 @@
 
 Knows errors of past forecasts and when they became known. The scale of the error varies with time
 (a calm night, a ramp, after a burst): a regression on what is seen now, and averages of the errors
-that have come in. Quantiles are those of the errors in units of that scale, followed online
-(one-sided quantile tracking in log space; Gibbs and Candes 2021, Angelopoulos et al. 2023) with
-feedback only when a window has ended.
+that have come in. Quantiles are those of the errors in units of that scale, or of what is usual at
+that minute of the hour where jobs are started by the clock, followed online (one-sided quantile
+tracking in log space; Gibbs and Candes 2021, Angelopoulos et al. 2023) with feedback only when a
+window has ended.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ LOWEST_LEVEL = LEVELS[0]
 FAST_HALF_LIFE_SECONDS = 300.0
 SLOW_HALF_LIFE_SECONDS = 86_400.0
 HOUR_HALF_LIFE_DAYS = 5.0
+MINUTE_HALF_LIFE_DAYS = 5.0
 SCALE_FLOOR = 0.003
 LOG_FLOOR = 0.002
 """Added to an error before its log is regressed on."""
@@ -40,17 +42,24 @@ MOST_FALL = 0.5
 wrong forecast, and would widen all that is said for a day."""
 MAX_SCORE = 12.0
 """Tracked quantiles stay within this many scales."""
-HOURS = 24
+MIN_SCORED = 50
+"""Errors below which quantiles stay those of a normal distribution."""
+HOURS, MINUTES = 24, 60
 FAST, SLOW, HOUR, SCORE = 0, 1, 2, 2 + HOURS
 """Places in a window's state: the fast and slow mean error, that of hour 0, and the score of the
 lowest quantile."""
-CERTAIN = SCORE + LEVELS.index(0.98)
 STEADY, SHARE = SCORE + len(LEVELS), SCORE + len(LEVELS) + 1
 """The mean square of the scale, and its share in what is said."""
-STATE_WIDTH = SHARE + 1
+CERTAIN, CERTAIN_LEVEL = SHARE + 1, LEVELS.index(0.98)
+"""The score of what is all but certain, whatever the quantiles are measured in."""
+MINUTE, MIX = CERTAIN + 1, CERTAIN + 1 + MINUTES
+"""The mean square error of minute 0 of the hour, and its share in the lowest quantile."""
+STATE_WIDTH = MIX + len(LEVELS)
 STEADY_SHARES = (0.0, 0.2, 0.5, 1.0)
 SHAPE_LEVEL = 0.997
-"""Fast and slow mean error, one for each hour of the day, and the quantiles' scores."""
+MINUTE_SHARES = (0.0, 0.5, 1.0)
+LEAST_GAIN = 0.05
+"""By which share a quantile must lose less for the minute of the hour to have a part in it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,10 +154,11 @@ class Rates:
     fast: float
     slow: float
     hour: float
+    minute: float
 
     @property
-    def values(self) -> tuple[float, float, float]:
-        return self.fast, self.slow, self.hour
+    def values(self) -> tuple[float, float, float, float]:
+        return self.fast, self.slow, self.hour, self.minute
 
     @classmethod
     def every(cls, seconds: float) -> Rates:
@@ -159,6 +169,7 @@ class Rates:
             rate(FAST_HALF_LIFE_SECONDS / seconds),
             rate(SLOW_HALF_LIFE_SECONDS / seconds),
             rate(HOUR_HALF_LIFE_DAYS * max(3600 / seconds, 1.0)),
+            rate(MINUTE_HALF_LIFE_DAYS * HOURS),
         )
 
 
@@ -168,13 +179,24 @@ def initial_state(errors: Floats) -> Floats:
     A window so far ahead that nothing has come of it yet is taken to err as the worst of the
     others.
     """
-    state = np.empty((errors.shape[1], STATE_WIDTH))
+    state = np.zeros((errors.shape[1], STATE_WIDTH))
     known = np.isfinite(errors)
-    total = np.where(known, np.abs(errors), 0.0).sum(axis=0)
-    mean = total / np.maximum(known.sum(axis=0), 1)
+    count = np.maximum(known.sum(axis=0), 1)
+    size = np.where(known, np.abs(errors), 0.0)
+    mean, square = size.sum(axis=0) / count, (size**2).sum(axis=0) / count
     state[:, : 2 + HOURS] = np.where(known.any(axis=0), mean, mean.max())[:, None]
+    state[:, MINUTE:MIX] = np.where(known.any(axis=0), square, square.max())[:, None]
     state[:, SCORE:STEADY] = (-2.0, 0.0, 1.6, 2.1, 2.6, 2.9, 3.9)
-    state[:, STEADY:] = 0.0
+    state[:, CERTAIN] = state[:, SCORE + CERTAIN_LEVEL]
+    return state
+
+
+def stored_state(stored: Floats) -> Floats:
+    """A copy to go on with. One that was stored before minutes had a part in it gives them none."""
+    state = np.zeros((len(stored), STATE_WIDTH))
+    state[:, : stored.shape[1]] = stored
+    if stored.shape[1] < STATE_WIDTH:
+        state[:, CERTAIN] = state[:, SCORE + CERTAIN_LEVEL]
     return state
 
 
@@ -195,19 +217,63 @@ def shape(errors: Floats, scales: Floats, levels: Floats, state: Floats) -> None
             margin = np.quantile(errors[known, window] / mixed, SHAPE_LEVEL) * mixed
             costs.append(float((np.expm1(np.minimum(margin, 20.0)) * weight).sum()))
         share = STEADY_SHARES[int(np.argmin(costs))]
-        state[window, STEADY:] = steady, share
+        state[window, [STEADY, SHARE]] = steady, share
         scales[:, window] = np.sqrt((1 - share) * square + share * steady)
 
 
-def steady_scores(scores: Floats, state: Floats) -> None:
-    """Put the empirical quantiles of past scores into the state; the newest half counts twice."""
+def mix(errors: Floats, scales: Floats, usual: Floats, levels: Floats, state: Floats) -> None:
+    """Choose for each window and quantile what share the usual error at this minute of the hour
+    has in its width, by pinball loss in rates: shape (rows, windows) each. Changes the state.
+
+    Where jobs are started by the clock, only some minutes need a wide band.
+    """
+    for window in range(errors.shape[1]):
+        known = np.isfinite(errors[:, window])
+        error, level = errors[known, window], levels[known, window]
+        if not len(error):
+            continue
+        losses = np.empty((len(MINUTE_SHARES), len(LEVELS)))
+        for place, share in enumerate(MINUTE_SHARES):
+            width = _mixed(scales[known, window], usual[known, window], share)
+            _losses(error, width, level - level.max(), _scores(error / width), losses[place])
+        losses[0] *= 1.0 - LEAST_GAIN
+        state[window, MIX:] = np.array(MINUTE_SHARES)[losses.argmin(axis=0)]
+
+
+@numba.njit(cache=True, nogil=True)
+def _losses(error, width, level, scores, out):  # type: ignore[no-untyped-def]
+    out[:] = 0.0
+    for row in range(len(error)):
+        peak = np.exp(level[row] + min(error[row], MAX_CHANGE))
+        for k in range(len(scores)):
+            short = peak - np.exp(level[row] + scores[k] * width[row])
+            out[k] += max(LEVELS[k] * short, (LEVELS[k] - 1.0) * short)
+
+
+@numba.njit(cache=True, nogil=True)
+def _mixed(scale, usual, share):  # type: ignore[no-untyped-def]
+    return scale ** (1.0 - share) * usual**share
+
+
+def steady_scores(errors: Floats, scales: Floats, usual: Floats, state: Floats) -> None:
+    """Put the empirical quantiles of past errors, in units of what was said, into the state."""
     for window in range(len(state)):
-        known = scores[:, window]
-        known = known[np.isfinite(known)]
-        if len(known) >= 50:
-            twice = np.concatenate([known, known[len(known) // 2 :]])
-            found = np.clip(np.quantile(twice, LEVELS), -MAX_SCORE, MAX_SCORE)
-            state[window, SCORE:STEADY] = np.maximum.accumulate(found)
+        known = np.isfinite(errors[:, window])
+        if known.sum() < MIN_SCORED:
+            continue
+        error, scale, often = (each[known, window] for each in (errors, scales, usual))
+        plain = _scores(error / scale)
+        for k, share in enumerate(state[window, MIX:]):
+            found = _scores(error / _mixed(scale, often, share)) if share else plain
+            state[window, SCORE + k] = found[k]
+        state[window, CERTAIN] = plain[CERTAIN_LEVEL]
+
+
+def _scores(scores: Floats) -> Floats:
+    """Quantiles at each of `LEVELS`; the newest half counts twice."""
+    twice = np.concatenate([scores, scores[len(scores) // 2 :]])
+    found = np.clip(np.quantile(twice, LEVELS), -MAX_SCORE, MAX_SCORE)
+    return np.asarray(np.maximum.accumulate(found), dtype=np.float64)
 
 
 def blended(said: Floats, weights: Floats) -> Floats:
@@ -233,42 +299,64 @@ def _blend(said, weights, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def scale_now(state, hour, regression):  # type: ignore[no-untyped-def]
-    """Root mean square of what errors have been and what the regression says of now."""
-    fast, slow, hourly = state[0], state[1], state[2 + hour]
+def scale_now(state, clock, regression):  # type: ignore[no-untyped-def]
+    """Root mean square of what errors have been and what the regression says of now, at a minute
+    of the day."""
+    fast, slow, hourly = state[FAST], state[SLOW], state[HOUR + clock // MINUTES]
     seen = (fast * fast + slow * slow + hourly * hourly) / 3.0
     now = max(SCALE_FLOOR * SCALE_FLOOR, (seen + regression * regression) / 2.0)
     return np.sqrt((1.0 - state[SHARE]) * now + state[SHARE] * state[STEADY])
 
 
-def quantiles_now(state: Floats, located: float, scale: float, offset: float) -> list[float]:
+@numba.njit(cache=True, nogil=True)
+def usual_now(state, minute):  # type: ignore[no-untyped-def]
+    """Root mean square of the errors at this minute of the hour."""
+    return np.sqrt(max(SCALE_FLOOR * SCALE_FLOOR, state[MINUTE + minute]))
+
+
+def quantiles_now(state: Floats, located: float, scale: float, clock: int, offset: float) -> Floats:
     """Rates at each of `LEVELS` of one window, none below the one before it."""
     rates = np.empty(len(LEVELS))
-    _quantiles(state[SCORE:STEADY], located, scale, offset, rates)
-    quantiles: list[float] = rates.tolist()
-    return quantiles
+    _quantiles(state, located, scale, clock % MINUTES, offset, rates)
+    return rates
 
 
 @numba.njit(cache=True, nogil=True)
-def _quantiles(scores, located, scale, offset, rates):  # type: ignore[no-untyped-def]
+def _quantiles(state, located, scale, minute, offset, rates):  # type: ignore[no-untyped-def]
+    usual = usual_now(state, minute)
     highest = 0.0
-    for place in range(len(scores)):
-        highest = max(highest, np.exp(located + scores[place] * scale) - offset)
-        rates[place] = highest
+    for k in range(len(rates)):
+        share = state[MIX + k]
+        width = _mixed(scale, usual, share) if share > 0.0 else scale
+        highest = max(highest, np.exp(located + state[SCORE + k] * width) - offset)
+        rates[k] = highest
 
 
 @numba.njit(cache=True, nogil=True)
-def feed(state, error, scale, hour, rates, tracking):  # type: ignore[no-untyped-def]
-    """One window's error has become known: `scale` is what was said of it then."""
+def feed(state, error, scale, usual, clock, rates, tracking):  # type: ignore[no-untyped-def]
+    """One window's error has become known: `scale` and `usual` are what was said of it then, at a
+    minute of the day."""
+    hour, minute = HOUR + clock // MINUTES, MINUTE + clock % MINUTES
     size = max(error, min(-error, MOST_FALL))
-    state[0] += rates[0] * (size - state[0])
-    state[1] += rates[1] * (size - state[1])
-    state[2 + hour] += rates[2] * (size - state[2 + hour])
-    score = error / scale
+    state[FAST] += rates[0] * (size - state[FAST])
+    state[SLOW] += rates[1] * (size - state[SLOW])
+    state[hour] += rates[2] * (size - state[hour])
+    state[minute] += rates[3] * (size * size - state[minute])
+    if tracking == 0.0:
+        return
+    plain = error / scale
     for k in range(len(LEVELS)):
-        over = 1.0 if score > state[SCORE + k] else 0.0
-        moved = state[SCORE + k] + tracking * (over - (1.0 - LEVELS[k]))
-        state[SCORE + k] = min(max(moved, -MAX_SCORE), MAX_SCORE)
+        share = state[MIX + k]
+        score = error / _mixed(scale, usual, share) if share > 0.0 else plain
+        _follow(state, SCORE + k, score, LEVELS[k], tracking)
+    _follow(state, CERTAIN, plain, LEVELS[CERTAIN_LEVEL], tracking)
+
+
+@numba.njit(cache=True, nogil=True)
+def _follow(state, place, score, level, tracking):  # type: ignore[no-untyped-def]
+    over = 1.0 if score > state[place] else 0.0
+    moved = state[place] + tracking * (over - (1.0 - level))
+    state[place] = min(max(moved, -MAX_SCORE), MAX_SCORE)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -276,7 +364,7 @@ def advance(  # type: ignore[no-untyped-def]
     logs,
     known,
     origins,
-    hours,
+    clock,
     firsts,
     lasts,
     located,
@@ -286,6 +374,7 @@ def advance(  # type: ignore[no-untyped-def]
     tracking,
     fed,
     scales,
+    usual,
     means,
     first_row,
     last_row,
@@ -293,9 +382,9 @@ def advance(  # type: ignore[no-untyped-def]
     """Rows in their order: feed what has ended by a row's origin, then say the scale there; at
     last feed what has ended by the end of what is known.
 
-    Shapes: origins and hours (rows), located, said and scales (rows, windows); `state`, `fed`
-    (the next row to be fed, by window), `scales` and `means` (the mean error of about a day) are
-    changed in place.
+    Shapes: origins and clock, the minute of the local day (rows), located, said and scales (rows,
+    windows); `state`, `fed` (the next row to be fed, by window), `scales`, `usual` (the usual error
+    at this minute of the hour) and `means` (that of about a day) are changed in place.
     """
     for window in range(located.shape[1]):
         for row in range(first_row, last_row):
@@ -303,7 +392,7 @@ def advance(  # type: ignore[no-untyped-def]
                 logs,
                 origins[row],
                 origins,
-                hours,
+                clock,
                 firsts[window],
                 lasts[window],
                 located[:, window],
@@ -314,14 +403,16 @@ def advance(  # type: ignore[no-untyped-def]
                 window,
                 row,
                 scales[:, window],
+                usual[:, window],
             )
-            scales[row, window] = scale_now(state[window], hours[row], said[row, window])
+            scales[row, window] = scale_now(state[window], clock[row], said[row, window])
+            usual[row, window] = usual_now(state[window], clock[row] % MINUTES)
             means[row, window] = state[window, SLOW]
         _feed_until(
             logs,
             known,
             origins,
-            hours,
+            clock,
             firsts[window],
             lasts[window],
             located[:, window],
@@ -332,6 +423,7 @@ def advance(  # type: ignore[no-untyped-def]
             window,
             last_row,
             scales[:, window],
+            usual[:, window],
         )
 
 
@@ -340,7 +432,7 @@ def _feed_until(  # type: ignore[no-untyped-def]
     logs,
     known,
     origins,
-    hours,
+    clock,
     first,
     last,
     located,
@@ -351,6 +443,7 @@ def _feed_until(  # type: ignore[no-untyped-def]
     window,
     last_row,
     scales,
+    usual,
 ):
     row = fed[window]
     while row < last_row and origins[row] + last <= known:
@@ -361,9 +454,14 @@ def _feed_until(  # type: ignore[no-untyped-def]
                 high = logs[step]
         error = high - located[row]
         if error == error:
-            feed(state, error, scales[row], hours[row], rates, tracking)
+            feed(state, error, scales[row], usual[row], clock[row], rates, tracking)
         row += 1
     fed[window] = row
+
+
+def clock_of(local: Ints) -> Ints:
+    """The minute of the local day."""
+    return np.asarray(local // 60 % (HOURS * MINUTES), dtype=np.int64)
 
 
 def feedback_lasts(windows: tuple[Window, ...]) -> Ints:

@@ -408,14 +408,14 @@ def _calibrated(
     errors = peaks - judged
     regression = calibration.fit_scale(seen, errors[:, :asked])
     state = calibration.initial_state(errors)
-    scales, means, said = (np.zeros_like(errors) for _ in range(3))
+    scales, usual, means, said = (np.zeros_like(errors) for _ in range(4))
     said[:, :asked] = regression.scales(seen)
     stride = int(origins[1] - origins[0])
     calibration.advance(
         demand.logs,
         len(demand),
         origins,
-        demand.local[origins - 1] // 3600 % 24,
+        calibration.clock_of(demand.local[origins - 1]),
         np.array([*(window.first for window in windows), windows[0].first]),
         calibration.feedback_lasts(windows),
         judged,
@@ -425,12 +425,15 @@ def _calibrated(
         0.0,
         np.zeros(errors.shape[1], dtype=np.int64),
         scales,
+        usual,
         means,
         0,
         len(origins),
     )
-    calibration.shape(errors[:, :asked], scales[:, :asked], judged[:, :asked], state)
-    calibration.steady_scores(errors / scales, state)
+    of_asked = errors[:, :asked], scales[:, :asked]
+    calibration.shape(*of_asked, judged[:, :asked], state)
+    calibration.mix(*of_asked, usual[:, :asked], judged[:, :asked], state)
+    calibration.steady_scores(errors, scales, usual, state)
     steep = steep_rise(demand.logs, demand.step_seconds)
     parameters: dict[str, float | str | list[float] | list[list[float]]] = {
         "stride": float(stride),

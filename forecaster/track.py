@@ -112,16 +112,18 @@ class Track:
         asked = len(self._fitted.windows)
         hold = [window.first for window in self._windows[:asked] if window.name == "hold"]
         self._backs = [window.first - hold[0] for window in self._windows[asked:] if hold]
-        self._hours = self._local[np.minimum(self._origins - 1, capacity - 1)] // 3600 % 24
+        newest = np.minimum(self._origins - 1, capacity - 1)
+        self._clock = calibration.clock_of(self._local[newest])
         self._firsts = np.array([*(w.first for w in self._windows), self._windows[0].first])
         self._lasts = lasts
         self._located = np.full((room, columns), np.nan)
         self._said = np.zeros((room, columns))
         self._scales = np.zeros((room, columns))
+        self._usual = np.zeros((room, columns))
         self._means = np.zeros((room, columns))
         self._rows = 0
         self._fed = np.zeros(columns, dtype=np.int64)
-        self._state = _array(self._fitted.parameters["state"]).copy()
+        self._state = calibration.stored_state(_array(self._fitted.parameters["state"]))
 
     def continues(self, fitted: FittedModel, history: TrafficHistory) -> bool:
         """Whether this history is the one followed so far, with more at its end."""
@@ -150,14 +152,11 @@ class Track:
         end = history.end
         located = self._locate(seen, origin)[0]
         said = self._regression.scales(seen)[0]
-        hour = int(self._local[self._count - 1] // 3600 % 24)
-        scales = [
-            self._scale(window, hour, said[window]) for window in range(len(self._fitted.windows))
-        ]
-        if not np.isfinite(located[: len(scales)]).all():
+        asked = len(self._fitted.windows)
+        if not np.isfinite(located[:asked]).all():
             raise ForecastError("no member has anything to say of the windows asked for")
         windows = tuple(
-            self._window(number, located, scale, seen, end) for number, scale in enumerate(scales)
+            self._window(number, located, said[number], seen, end) for number in range(asked)
         )
         return Forecast(
             issued_at=issued_at,
@@ -170,12 +169,6 @@ class Track:
             failures=self._fitted.failures,
             calibration=self._fitted.calibration,
         )
-
-    def _scale(self, window: int, hour: int, said: float) -> float:
-        chosen = self._fitted.calibration
-        if chosen is not None and chosen.steady:
-            return float(np.sqrt(self._state[window, calibration.STEADY]))
-        return float(calibration.scale_now(self._state[window], hour, said))
 
     def _take(self, history: TrafficHistory) -> None:
         ahead = round((history.start - self._start).total_seconds()) // history.step_seconds
@@ -219,7 +212,7 @@ class Track:
             self._logs,
             self._count,
             self._origins,
-            self._hours,
+            self._clock,
             self._firsts,
             self._lasts,
             self._located,
@@ -229,6 +222,7 @@ class Track:
             calibration.TRACKING_RATE,
             self._fed,
             self._scales,
+            self._usual,
             self._means,
             self._rows,
             upto,
@@ -249,11 +243,14 @@ class Track:
         return blended(said, self._weights)
 
     def _window(
-        self, number: int, located: Floats, scale: float, seen: Seen, end: datetime
+        self, number: int, located: Floats, said: float, seen: Seen, end: datetime
     ) -> WindowForecast:
-        window = self._fitted.windows[number]
+        window, state = self._fitted.windows[number], self._state[number]
         starts_at, ends_at = (end + ahead for ahead in self._spans[number])
         at = float(located[number])
+        clock = int(self._local[self._count - 1] // 60 % 1440)
+        width = float(calibration.scale_now(state, clock, said))
+        scale = math.sqrt(state[calibration.STEADY]) if self._steady else width
         floor = self._floor(number, at, scale, seen)
         spare = self._spare(number)
         if spare.log > floor.log + self._margin * floor.scale:
@@ -263,14 +260,14 @@ class Track:
             event = self._event(starts_at, ends_at, at, scale)
             dip = min(1.0, event_factor(self._calendar, starts_at, ends_at))
             floor = max(floor, event, key=lambda each: each.log)
-        rates = calibration.quantiles_now(self._state[number], at, scale, self._offset)
+        rates = calibration.quantiles_now(state, at, width, clock, self._offset)
         return WindowForecast(
             name=window.name,
             starts_at=starts_at,
             ends_at=ends_at,
             median_qps=self._rate(at) * dip,
             scale=scale,
-            quantiles=tuple(map(QuantilePoint, LEVELS, rates)),
+            quantiles=tuple(map(QuantilePoint, LEVELS, rates.tolist())),
             floor_qps=self._rate(floor.log),
             floor_scale=floor.scale,
             floor_reason=floor.reason,
@@ -332,6 +329,11 @@ class Track:
         own_error = self._state[asked:-1, calibration.SLOW]
         floor, spread = expected_at(expected, own_error, seen.level[0])
         return float(floor), float(spread)
+
+    @property
+    def _steady(self) -> bool:
+        chosen = self._fitted.calibration
+        return chosen is not None and chosen.steady
 
     @property
     def _margin(self) -> float:

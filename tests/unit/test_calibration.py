@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from forecaster import calibration
-from forecaster.calibration import LEVELS, SCORE, SHARE, STATE_WIDTH, STEADY, Rates
+from forecaster.calibration import (
+    CERTAIN,
+    LEVELS,
+    MINUTE,
+    MIX,
+    SCORE,
+    SHARE,
+    STATE_WIDTH,
+    STEADY,
+    Rates,
+)
 from forecaster.demand import Ints
 from forecaster.history import Floats
 
@@ -31,8 +41,13 @@ class Stream:
         return np.arange(1, len(self.logs), dtype=np.int64)
 
     @property
+    def clock(self) -> Ints:
+        """The minute of the day."""
+        return (self.origins - 1) % 1440
+
+    @property
     def hours(self) -> Ints:
-        return (self.origins - 1) // 60 % 24
+        return self.clock // 60
 
     def peaks(self) -> Floats:
         """Of each origin's window; NaN where it is not known whole."""
@@ -69,14 +84,14 @@ def follow(
     logs = stream.logs if known is None else stream.logs[:known]
     if state is None:
         state = calibration.initial_state(np.full((50, 1), 0.05))
-    scales, means = np.zeros((rows, 1)), np.zeros((rows, 1))
+    scales, usual, means = (np.zeros((rows, 1)) for _ in range(3))
     scores, fed = np.zeros((rows, len(LEVELS))), np.zeros(1, dtype=np.int64)
     for row in range(rows):
         calibration.advance(
             logs,
             int(stream.origins[row]),
             stream.origins,
-            stream.hours,
+            stream.clock,
             np.array([FIRST]),
             np.array([LAST]),
             stream.located[:, None],
@@ -86,6 +101,7 @@ def follow(
             tracking,
             fed,
             scales,
+            usual,
             means,
             row,
             row + 1,
@@ -167,12 +183,12 @@ def test_row_by_row_and_all_at_once_say_the_same() -> None:
     stream = changing(3_000)
     state = calibration.initial_state(np.full((50, 1), 0.05))
     rows = len(stream.origins)
-    scales, means = np.zeros((rows, 1)), np.zeros((rows, 1))
+    scales, usual, means = (np.zeros((rows, 1)) for _ in range(3))
     calibration.advance(
         stream.logs,
         len(stream.logs),
         stream.origins,
-        stream.hours,
+        stream.clock,
         np.array([FIRST]),
         np.array([LAST]),
         stream.located[:, None],
@@ -182,6 +198,7 @@ def test_row_by_row_and_all_at_once_say_the_same() -> None:
         calibration.TRACKING_RATE,
         np.zeros(1, dtype=np.int64),
         scales,
+        usual,
         means,
         0,
         rows,
@@ -255,9 +272,82 @@ def test_the_first_scores_are_the_quantiles_of_those_that_were() -> None:
     scores = rng.standard_normal((40_000, 1))
     scores[::7] = np.nan
     state = np.zeros((1, STATE_WIDTH))
-    calibration.steady_scores(scores, state)
+    scales, usual = np.full_like(scores, 0.1), np.full_like(scores, 0.5)
+    calibration.steady_scores(0.1 * scores, scales, usual, state)
     expected = np.quantile(scores[np.isfinite(scores)], LEVELS)
     assert state[0, SCORE:STEADY] == pytest.approx(expected, abs=0.1)
+    assert state[0, CERTAIN] == state[0, SCORE + LEVELS.index(0.98)]
     few = np.zeros((1, STATE_WIDTH))
-    calibration.steady_scores(scores[:40], few)
+    calibration.steady_scores(scores[:40], scales[:40], usual[:40], few)
     assert not few.any()
+
+
+JOB_MINUTES = (5, 6, 7)
+JOB_SIZE = 1.5
+
+
+def jobs(days: int = 14) -> tuple[Floats, Floats]:
+    """Errors of a row a minute: jobs of one hour in four, at three minutes of it. Beside them the
+    minute of the hour."""
+    rng = np.random.Generator(np.random.Philox(key=3))
+    minute = (np.arange(days * 1440) % 60).astype(np.float64)
+    errors = 0.03 * rng.standard_normal(len(minute))
+    runs = np.repeat(rng.random(days * 24) < 0.25, 60)
+    errors[runs & np.isin(minute, JOB_MINUTES)] += JOB_SIZE
+    return errors, minute
+
+
+def mixed(errors: Floats, usual: Floats) -> Floats:
+    """The shares chosen for one window whose scale knows nothing of the minute."""
+    state, flat = np.zeros((1, STATE_WIDTH)), np.full((len(errors), 1), 0.2)
+    levels = np.full((len(errors), 1), 8.0)
+    calibration.mix(errors[:, None], flat, usual[:, None], levels, state)
+    shares: Floats = state[0, MIX:]
+    return shares
+
+
+def usual_of(errors: Floats, minute: Floats) -> Floats:
+    squares = np.array([np.nanmean(errors[minute == each] ** 2) for each in range(60)])
+    return np.asarray(np.sqrt(squares)[minute.astype(int)], dtype=np.float64)
+
+
+def test_where_jobs_start_by_the_clock_the_minute_has_a_part_in_the_quantiles() -> None:
+    errors, minute = jobs()
+    shares = mixed(errors, usual_of(errors, minute))
+    assert (shares[[LEVELS.index(level) for level in (0.9, 0.95, 0.98)]] > 0).all()
+    holed = errors.copy()
+    holed[::7] = np.nan
+    assert mixed(holed, usual_of(holed, minute)).tolist() == shares.tolist()
+
+
+def test_where_the_minute_tells_nothing_it_has_no_part() -> None:
+    errors, minute = jobs()
+    shuffled = np.random.Generator(np.random.Philox(key=4)).permutation(errors)
+    assert not mixed(shuffled, usual_of(shuffled, minute)).any()
+    assert not mixed(np.full(100, np.nan), np.full(100, 0.1)).any()
+
+
+def test_the_usual_error_of_a_minute_is_learned_and_read_at_that_minute() -> None:
+    errors, minute = jobs()
+    state = calibration.initial_state(np.full((50, 1), 0.05))[0]
+    for error, each in zip(errors, minute.astype(int).tolist(), strict=True):
+        calibration.feed(state, error, 0.1, 0.1, each, Rates.every(60).values, 0.0)
+    usual = np.sqrt(state[MINUTE:MIX])
+    assert usual[list(JOB_MINUTES)] == pytest.approx(JOB_SIZE / 2, rel=0.4)
+    assert np.delete(usual, JOB_MINUTES).max() < 0.05
+    state[MIX:] = 1.0
+    widths = {
+        clock: calibration.quantiles_now(state, 0.0, 0.2, clock, 0.0)[-1] for clock in (6, 666, 30)
+    }
+    assert widths[6] == widths[666] > 2 * widths[30]
+
+
+def test_a_state_stored_before_minutes_had_a_part_says_the_same() -> None:
+    state = calibration.initial_state(np.full((50, 2), 0.05))
+    older = state[:, : SHARE + 1]
+    again = calibration.stored_state(older)
+    assert again[:, MIX:].sum() == 0.0
+    assert again[:, CERTAIN].tolist() == state[:, SCORE + LEVELS.index(0.98)].tolist()
+    for row, before in zip(again, state, strict=True):
+        said, was = (calibration.quantiles_now(each, 8.0, 0.1, 77, 0.0) for each in (row, before))
+        assert said.tolist() == was.tolist()

@@ -274,3 +274,23 @@ def test_a_model_stored_before_weights_went_by_window_says_the_same() -> None:
     )
     said = combined(Calendar()).predict(older, history, history.end)
     assert said == model.predict(fitted, history, history.end)
+
+
+def test_a_job_by_the_clock_widens_the_band_where_it_may_come_and_nowhere_else() -> None:
+    """Three minutes of one hour in four bring four times the traffic; which hour, is chance."""
+    calm = weeks()
+    rng = np.random.Generator(np.random.Philox(key=8))
+    minute = np.arange(len(calm)) % 60
+    runs = np.repeat(rng.random(len(calm) // 60 + 1) < 0.25, 60)[: len(calm)]
+    job = runs & np.isin(minute, (30, 31, 32))
+    history = replace(calm, values=np.where(job, 4.0, 1.0) * calm.values)
+    model, fitted = fitted_on(history)
+    told, wide = replace(fitted, calibration=Calibration(1e-4, 2.0, steady=True)), {}
+    for ahead in (0, 27):
+        known = cut(history, history.end - timedelta(minutes=60 - ahead))
+        order = order_of(model.predict(fitted, known, known.end))
+        wide[ahead] = order.at_level(0.99) / order.median_qps
+        # However a margin is measured, quantiles keep their own width.
+        assert order_of(model.predict(told, known, known.end)).quantiles == order.quantiles
+    assert wide[27] > 3.0
+    assert wide[0] < 1.5
