@@ -45,6 +45,7 @@ MAX_SCORE = 12.0
 MIN_SCORED = 50
 """Errors below which quantiles stay those of a normal distribution."""
 HOURS, MINUTES = 24, 60
+DAY_MINUTES = HOURS * MINUTES
 FAST, SLOW, HOUR, SCORE = 0, 1, 2, 2 + HOURS
 """Places in a window's state: the fast and slow mean error, that of hour 0, and the score of the
 lowest quantile."""
@@ -58,7 +59,7 @@ STATE_WIDTH = MIX + len(LEVELS)
 STEADY_SHARES = (0.0, 0.2, 0.5, 1.0)
 SHAPE_LEVEL = 0.997
 MINUTE_SHARES = (0.0, 0.5, 1.0)
-LEAST_GAIN = 0.05
+LEAST_GAIN = 0.10
 """By which share a quantile must lose less for the minute of the hour to have a part in it."""
 
 
@@ -77,18 +78,12 @@ class ScaleRegression:
         layout = seen.layout
         scales = np.empty((len(seen.level), len(self.weights)))
         columns = layout.scale_columns
-        _scales(
-            seen.features,
-            columns,
-            layout.recent - 2,
-            self.low,
-            self.high,
-            self.mean,
-            self.spread,
-            self.weights,
-            scales,
-        )
+        scales_from(seen.features, columns, layout.recent - 2, *self.figures, scales)
         return scales
+
+    @property
+    def figures(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        return self.low, self.high, self.mean, self.spread, self.weights
 
 
 def scale_design(seen: Seen, low: Floats, high: Floats, mean: Floats, spread: Floats) -> Floats:
@@ -103,7 +98,7 @@ def scale_design(seen: Seen, low: Floats, high: Floats, mean: Floats, spread: Fl
 
 
 @numba.njit(cache=True, nogil=True)
-def _scales(features, columns, recent, low, high, mean, spread, weights, out):  # type: ignore[no-untyped-def]
+def scales_from(features, columns, recent, low, high, mean, spread, weights, out):  # type: ignore[no-untyped-def]
     """exp of the design of `scale_design` times the weights, row by row."""
     width = len(columns)
     for row in range(len(features)):
@@ -276,28 +271,6 @@ def _scores(scores: Floats) -> Floats:
     return np.asarray(np.maximum.accumulate(found), dtype=np.float64)
 
 
-def blended(said: Floats, weights: Floats) -> Floats:
-    """Members' log locations, shape (members, origins, windows), averaged by their weights, shape
-    (members, windows); where a member says nothing the others speak for it."""
-    blend = np.empty(said.shape[1:])
-    _blend(said, weights, blend)
-    return blend
-
-
-@numba.njit(cache=True, nogil=True)
-def _blend(said, weights, out):  # type: ignore[no-untyped-def]
-    for row in range(out.shape[0]):
-        for window in range(out.shape[1]):
-            total = 0.0
-            share = 0.0
-            for member in range(len(weights)):
-                value = said[member, row, window]
-                if value == value:
-                    total += weights[member, window] * value
-                    share += weights[member, window]
-            out[row, window] = total / share if share > 0 else np.nan
-
-
 @numba.njit(cache=True, nogil=True)
 def scale_now(state, clock, regression):  # type: ignore[no-untyped-def]
     """Root mean square of what errors have been and what the regression says of now, at a minute
@@ -309,21 +282,15 @@ def scale_now(state, clock, regression):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def usual_now(state, minute):  # type: ignore[no-untyped-def]
+def usual_now(state, clock):  # type: ignore[no-untyped-def]
     """Root mean square of the errors at this minute of the hour."""
-    return np.sqrt(max(SCALE_FLOOR * SCALE_FLOOR, state[MINUTE + minute]))
-
-
-def quantiles_now(state: Floats, located: float, scale: float, clock: int, offset: float) -> Floats:
-    """Rates at each of `LEVELS` of one window, none below the one before it."""
-    rates = np.empty(len(LEVELS))
-    _quantiles(state, located, scale, clock % MINUTES, offset, rates)
-    return rates
+    return np.sqrt(max(SCALE_FLOOR * SCALE_FLOOR, state[MINUTE + clock % MINUTES]))
 
 
 @numba.njit(cache=True, nogil=True)
-def _quantiles(state, located, scale, minute, offset, rates):  # type: ignore[no-untyped-def]
-    usual = usual_now(state, minute)
+def quantiles_at(state, located, scale, clock, offset, rates):  # type: ignore[no-untyped-def]
+    """Rates at each of `LEVELS` of one window, none below the one before it."""
+    usual = usual_now(state, clock)
     highest = 0.0
     for k in range(len(rates)):
         share = state[MIX + k]
@@ -406,7 +373,7 @@ def advance(  # type: ignore[no-untyped-def]
                 usual[:, window],
             )
             scales[row, window] = scale_now(state[window], clock[row], said[row, window])
-            usual[row, window] = usual_now(state[window], clock[row] % MINUTES)
+            usual[row, window] = usual_now(state[window], clock[row])
             means[row, window] = state[window, SLOW]
         _feed_until(
             logs,
@@ -461,7 +428,7 @@ def _feed_until(  # type: ignore[no-untyped-def]
 
 def clock_of(local: Ints) -> Ints:
     """The minute of the local day."""
-    return np.asarray(local // 60 % (HOURS * MINUTES), dtype=np.int64)
+    return np.asarray(local // 60 % DAY_MINUTES, dtype=np.int64)
 
 
 def feedback_lasts(windows: tuple[Window, ...]) -> Ints:

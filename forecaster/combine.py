@@ -14,8 +14,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from forecaster import calibration
+from forecaster.blend import blended
 from forecaster.calendar import Calendar
-from forecaster.calibration import Rates, blended
+from forecaster.calibration import Rates
 from forecaster.demand import Demand, Ints, demand_of, log_offset
 from forecaster.features import Seen, layout_for, seen_from
 from forecaster.floors import announced_until, edge_floor, expected_floor, rise_floor, steep_rise
@@ -33,7 +34,7 @@ from forecaster.models.double_seasonal import DoubleSeasonal
 from forecaster.models.harmonic import Harmonic
 from forecaster.models.peers.hour_of_week import HourOfWeek
 from forecaster.repair import GAP, repaired
-from forecaster.spare import hourly_jumps
+from forecaster.spare import HOUR_SECONDS, hourly_jumps
 from forecaster.track import Track
 
 NAME = "combined"
@@ -432,7 +433,8 @@ def _calibrated(
     )
     of_asked = errors[:, :asked], scales[:, :asked]
     calibration.shape(*of_asked, judged[:, :asked], state)
-    calibration.mix(*of_asked, usual[:, :asked], judged[:, :asked], state)
+    if demand.step_seconds < HOUR_SECONDS:
+        calibration.mix(*of_asked, usual[:, :asked], judged[:, :asked], state)
     calibration.steady_scores(errors, scales, usual, state)
     steep = steep_rise(demand.logs, demand.step_seconds)
     parameters: dict[str, float | str | list[float] | list[list[float]]] = {

@@ -51,6 +51,10 @@ class Layout:
     decay: float
 
     @cached_property
+    def shape(self) -> tuple[int, int, int, int, float, int]:
+        return self.unit, self.short, self.hour, self.slope, self.decay, self.step_seconds
+
+    @cached_property
     def recent(self) -> int:
         """Columns that need no past day: lags, newest, two maxima, mean, volatility, level."""
         return len(self.lags) + 6
@@ -125,12 +129,12 @@ def seen_from(demand: Demand, layout: Layout, origins: Ints) -> Seen:
     features = np.empty((count, layout.width))
     edges = np.empty((count, EDGE_FIGURES))
     firsts, lasts = layout.bounds
-    _fill(
+    features_from(
         demand.logs,
         demand.local,
         demand.day_type,
         origins,
-        (layout.unit, layout.short, layout.hour, layout.slope, layout.decay, layout.step_seconds),
+        layout.shape,
         layout.lags,
         firsts,
         lasts,
@@ -203,7 +207,7 @@ def _same_clock(local, origin, days, step_seconds):  # type: ignore[no-untyped-d
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill(  # type: ignore[no-untyped-def]
+def features_from(  # type: ignore[no-untyped-def]
     logs, local, day_type, origins, shape, lags, firsts, lasts, level, features, edges
 ):
     unit, short, hour, slope, decay, step_seconds = shape

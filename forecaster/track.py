@@ -12,13 +12,15 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+import numba
 import numpy as np
 
 from forecaster import calibration
+from forecaster.blend import Blend, Words
 from forecaster.calendar import Calendar, event_factor
-from forecaster.calibration import LEVELS, ScaleRegression, blended
+from forecaster.calibration import LEVELS, ScaleRegression
 from forecaster.demand import Demand, Ints
-from forecaster.features import Seen, layout_for, seen_from
+from forecaster.features import layout_for
 from forecaster.floors import (
     NEVER_STEEP,
     NO_FLOOR,
@@ -42,16 +44,15 @@ from forecaster.forecast import (
 )
 from forecaster.history import Floats, TrafficHistory
 from forecaster.member import Member
-from forecaster.models.direct import Direct
 from forecaster.spare import HOUR_SECONDS, hourly_jumps, kept
 
 SPARE_SECONDS = 90_000
 """Room for steps to come before the arrays are laid out anew: a day, and more."""
 COMPARED_STEPS = 240
 """Of the newest steps: where these are the same bits, the history is the one followed so far."""
-NEGLIGIBLE = 1e-6
-Learned = list[tuple[Member, Parameters, Ints]]
-"""Each member with its parameters and the places of the windows that it speaks of."""
+WIDTH, FLOOR, SPREAD, QUANTILES = 0, 1, 2, 3
+"""Figures of a window at one moment: how wide its error is, what past days' edges and earlier
+forecasts ask for, in log rate, with the spread of that, and the rate at each level."""
 
 
 class Track:
@@ -67,26 +68,32 @@ class Track:
         self._fitted = fitted
         self._calendar = calendar
         self._windows = fitted.members[0].windows
-        self._layout = layout_for(fitted.step_seconds, self._windows)
-        self._members: Learned = [
-            (member, _arrays(parameters), _places(part.windows, self._windows))
-            for (member, parameters), part in zip(members, fitted.members, strict=True)
-        ]
+        weights = _array(fitted.parameters["weights"])
+        if weights.ndim == 1:  # as stored before weights went by window
+            weights = np.tile(weights[:, None], len(self._windows))
+        self._blend = Blend(
+            layout_for(fitted.step_seconds, self._windows),
+            [
+                (member, _arrays(parameters), part.windows)
+                for (member, parameters), part in zip(members, fitted.members, strict=True)
+            ],
+            weights,
+            ScaleRegression(
+                *(_array(fitted.parameters[f"scale_{name}"]) for name in calibration.REGRESSION)
+            ),
+        )
         self._offset = float(_array(fitted.parameters["offset"]))
-        self._weights = _array(fitted.parameters["weights"])
-        if self._weights.ndim == 1:  # as stored before weights went by window
-            self._weights = np.tile(self._weights[:, None], len(self._windows))
-        self._weightless = (self._weights.max(axis=1) < NEGLIGIBLE).tolist()
         step = timedelta(seconds=fitted.step_seconds)
         self._spans = [(window.first * step, window.last * step) for window in fitted.windows]
         # A model stored before rises were looked for has no measure of them.
-        self._steep = float(_array(fitted.parameters.get("steep", NEVER_STEEP)))
+        steep = float(_array(fitted.parameters.get("steep", NEVER_STEEP)))
+        self._rising = fitted.windows[0].last, steep
         self._stride = int(_array(fitted.parameters["stride"]))
-        self._regression = ScaleRegression(
-            *(_array(fitted.parameters[f"scale_{name}"]) for name in calibration.REGRESSION)
-        )
         self._rates = calibration.Rates.every(self._stride * fitted.step_seconds).values
         self._start = history.start
+        chosen = fitted.calibration
+        self._steady = chosen is not None and chosen.steady
+        self._margin = 0.0 if chosen is None else max(chosen.margin, 0.0)
         self._lay_out(history)
 
     def _lay_out(self, history: TrafficHistory) -> None:
@@ -110,8 +117,11 @@ class Track:
         self._origins = first + self._stride * np.arange(room, dtype=np.int64)
         self._first_origin = first
         asked = len(self._fitted.windows)
-        hold = [window.first for window in self._windows[:asked] if window.name == "hold"]
-        self._backs = [window.first - hold[0] for window in self._windows[asked:] if hold]
+        names = [window.name for window in self._fitted.windows]
+        self._order, self._hold = (_place(name, names) for name in ("order", "hold"))
+        hold = self._windows[self._hold].first
+        expectations = self._windows[asked:] if self._hold >= 0 else ()
+        self._backs = np.array([window.first - hold for window in expectations], dtype=np.int64)
         newest = np.minimum(self._origins - 1, capacity - 1)
         self._clock = calibration.clock_of(self._local[newest])
         self._firsts = np.array([*(w.first for w in self._windows), self._windows[0].first])
@@ -144,31 +154,46 @@ class Track:
         """From the end of the history on; raises ForecastError where the newest minutes are not
         known."""
         self._take(history)
-        self._advance()
-        origin = np.array([self._count])
-        seen = seen_from(self._demand(), self._layout, origin)
-        if not np.isfinite(seen.level[0]):
+        words = self._advance()
+        if not math.isfinite(words.level[-1]):
             raise ForecastError("the newest minutes of the history are not known")
-        end = history.end
-        located = self._locate(seen, origin)[0]
-        said = self._regression.scales(seen)[0]
-        asked = len(self._fitted.windows)
-        if not np.isfinite(located[:asked]).all():
+        fitted, located = self._fitted, words.located[-1].tolist()
+        asked = range(len(fitted.windows))
+        if not all(math.isfinite(located[number]) for number in asked):
             raise ForecastError("no member has anything to say of the windows asked for")
+        figures, rise = self._now(words)
+        end = history.end
+        rise = rise if rise == -math.inf else self._risen(self._announced())
         windows = tuple(
-            self._window(number, located, said[number], seen, end) for number in range(asked)
+            self._window(number, located[number], figures[number], rise, end)
+            for number in asked
         )
         return Forecast(
             issued_at=issued_at,
             windows=windows,
-            model=self._fitted.model,
-            fitted_at=self._fitted.fitted_at,
+            model=fitted.model,
+            fitted_at=fitted.fitted_at,
             history_end=end,
-            skill=self._fitted.skill,
-            trusted=self._fitted.trusted,
-            failures=self._fitted.failures,
-            calibration=self._fitted.calibration,
+            skill=fitted.skill,
+            trusted=fitted.trusted,
+            failures=fitted.failures,
+            calibration=fitted.calibration,
         )
+
+    def _now(self, words: Words) -> tuple[list[list[float]], float]:
+        """The figures of each window asked for, and where demand rises to unannounced."""
+        figures = np.empty((len(self._fitted.windows), QUANTILES + len(LEVELS)))
+        clock = int(self._local[self._count - 1]) // 60 % calibration.DAY_MINUTES
+        passed = self._count - self._first_origin
+        rise = _figures(
+            (self._logs, self._count, clock, self._fitted.step_seconds, *self._rising),
+            self._state,
+            (words.level[-1], words.edges[-1], words.located[-1], words.scales[-1]),
+            (self._order, self._hold, self._steady, self._offset),
+            (self._located, self._rows, passed, self._stride, self._backs),
+            figures,
+        )
+        return figures.tolist(), rise
 
     def _take(self, history: TrafficHistory) -> None:
         ahead = round((history.start - self._start).total_seconds()) // history.step_seconds
@@ -197,17 +222,17 @@ class Track:
             self._offset,
         )
 
-    def _advance(self) -> None:
-        """Say what would have been said at every row since the fit, and learn from what came."""
-        upto = int(np.searchsorted(self._origins, self._count, side="right"))
+    def _advance(self) -> Words:
+        """Say what would have been said at every row since the fit, and learn from what came; at
+        last what is said now."""
+        upto = max(0, (self._count - self._first_origin) // self._stride + 1)
+        new = slice(self._rows, upto)
+        origins = np.append(self._origins[new], self._count)
+        words = self._blend.say(self._demand(), origins)
         if upto > self._rows:
-            new = slice(self._rows, upto)
-            origins = self._origins[new]
-            seen = seen_from(self._demand(), self._layout, origins)
-            self._located[new, :-1] = self._locate(seen, origins)
-            self._located[new, -1] = seen.level + seen.edges[:, 0]
-            asked = len(self._fitted.windows)
-            self._said[new, :asked] = self._regression.scales(seen)
+            self._located[new, :-1] = words.located[:-1]
+            self._located[new, -1] = words.level[:-1] + words.edges[:-1, 0]
+            self._said[new, : words.scales.shape[1]] = words.scales[:-1]
         calibration.advance(
             self._logs,
             self._count,
@@ -228,30 +253,17 @@ class Track:
             upto,
         )
         self._rows = upto
-
-    def _locate(self, seen: Seen, origins: np.ndarray) -> Floats:
-        """The members' weighted word on every window, in log rate."""
-        said = np.full((len(self._members), len(origins), len(self._windows)), np.nan)
-        for place, (member, parameters, spoken) in enumerate(self._members):
-            if self._weightless[place]:
-                continue
-            if isinstance(member, Direct):
-                said[place][:, spoken] = member.locate_seen(parameters, seen)
-            else:
-                windows = tuple(self._windows[each] for each in spoken)
-                said[place][:, spoken] = member.locate(parameters, self._demand(), windows, origins)
-        return blended(said, self._weights)
+        return words
 
     def _window(
-        self, number: int, located: Floats, said: float, seen: Seen, end: datetime
+        self, number: int, at: float, figures: list[float], rise: float, end: datetime
     ) -> WindowForecast:
-        window, state = self._fitted.windows[number], self._state[number]
+        window = self._fitted.windows[number]
         starts_at, ends_at = (end + ahead for ahead in self._spans[number])
-        at = float(located[number])
-        clock = int(self._local[self._count - 1] // 60 % 1440)
-        width = float(calibration.scale_now(state, clock, said))
-        scale = math.sqrt(state[calibration.STEADY]) if self._steady else width
-        floor = self._floor(number, at, scale, seen)
+        scale = figures[WIDTH]
+        if self._steady:
+            scale = math.sqrt(self._state[number, calibration.STEADY])
+        floor = self._floor(number, figures, rise)
         spare = self._spare(number)
         if spare.log > floor.log + self._margin * floor.scale:
             floor = spare
@@ -260,45 +272,34 @@ class Track:
             event = self._event(starts_at, ends_at, at, scale)
             dip = min(1.0, event_factor(self._calendar, starts_at, ends_at))
             floor = max(floor, event, key=lambda each: each.log)
-        rates = calibration.quantiles_now(state, at, width, clock, self._offset)
         return WindowForecast(
             name=window.name,
             starts_at=starts_at,
             ends_at=ends_at,
             median_qps=self._rate(at) * dip,
             scale=scale,
-            quantiles=tuple(map(QuantilePoint, LEVELS, rates.tolist())),
+            quantiles=tuple(map(QuantilePoint, LEVELS, figures[QUANTILES:])),
             floor_qps=self._rate(floor.log),
             floor_scale=floor.scale,
             floor_reason=floor.reason,
             spare_qps=self._rate(spare.log),
         )
 
-    def _floor(self, number: int, located: float, scale: float, seen: Seen) -> Floor:
+    def _floor(self, number: int, figures: list[float], rise: float) -> Floor:
         """What must be covered whatever the model says of the window."""
-        name = self._fitted.windows[number].name
-        if name == "hold":
-            return Floor(*self._expected(seen), "earlier forecasts expected it")
-        if name != "order":
+        log, spread = figures[FLOOR], figures[SPREAD]
+        if number == self._hold:
+            return Floor(log, spread, "earlier forecasts expected it")
+        if number != self._order:
             return NO_FLOOR
-        floor = Floor(*self._edge(seen, located, scale), "past days at this time")
-        rise = self._rise()
-        return Floor(rise, 0.0, UNANNOUNCED_RISE) if rise > floor.log else floor
-
-    def _edge(self, seen: Seen, located: float, scale: float) -> tuple[float, float]:
-        certain = self._state[0, calibration.CERTAIN]
-        own_error = self._state[-1, calibration.SLOW]
-        floor, spread = edge_at(seen.edges[0], seen.level[0], located, scale, certain, own_error)
-        return float(floor), float(spread)
-
-    def _rise(self) -> float:
-        """Where a rise that was not announced leads by the end of the order window."""
-        rise = self._risen(math.nan)
-        return rise if rise == -math.inf else self._risen(self._announced())
+        if rise > log:
+            return Floor(rise, 0.0, UNANNOUNCED_RISE)
+        return Floor(log, spread, "past days at this time")
 
     def _risen(self, announced: float) -> float:
-        last, step = self._fitted.windows[0].last, self._fitted.step_seconds
-        return float(rise_at(self._logs, self._count, step, last, self._steep, announced))
+        """Where a rise that was not announced leads by the end of the order window."""
+        step = self._fitted.step_seconds
+        return float(rise_at(self._logs, self._count, step, *self._rising, announced))
 
     def _announced(self) -> float:
         """Up to where the forecast whose order window has just ended announced demand."""
@@ -306,8 +307,11 @@ class Track:
         if not 0 <= row < self._rows:
             return math.nan
         located, scale = float(self._located[row, 0]), float(self._scales[row, 0])
-        seen = seen_from(self._demand(), self._layout, self._origins[row : row + 1])
-        return float(announced_until(located, scale, self._edge(seen, located, scale)[0]))
+        words = self._blend.say(self._demand(), self._origins[row : row + 1])
+        certain = self._state[0, calibration.CERTAIN]
+        own_error = self._state[-1, calibration.SLOW]
+        edge = edge_at(words.edges[0], words.level[0], located, scale, certain, own_error)[0]
+        return float(announced_until(located, scale, edge))
 
     def _event(self, starts_at: datetime, ends_at: datetime, located: float, scale: float) -> Floor:
         """An event of the calendar that is expected to raise demand within the window."""
@@ -316,29 +320,6 @@ class Track:
         if event is None or factor <= 1.0:
             return NO_FLOOR
         return Floor(float(located + np.log(factor)), scale, f"{event.name} (x{factor:g})")
-
-    def _expected(self, seen: Seen) -> tuple[float, float]:
-        """What earlier forecasts expected for now, and its spread."""
-        asked = len(self._fitted.windows)
-        expected = np.full(len(self._backs), np.nan)
-        passed = self._count - self._first_origin
-        for place, back in enumerate(self._backs):
-            row = (passed - back) // self._stride
-            if 0 <= row < self._rows:
-                expected[place] = self._located[row, asked + place]
-        own_error = self._state[asked:-1, calibration.SLOW]
-        floor, spread = expected_at(expected, own_error, seen.level[0])
-        return float(floor), float(spread)
-
-    @property
-    def _steady(self) -> bool:
-        chosen = self._fitted.calibration
-        return chosen is not None and chosen.steady
-
-    @property
-    def _margin(self) -> float:
-        chosen = self._fitted.calibration
-        return 0.0 if chosen is None else max(chosen.margin, 0.0)
 
     def _spare(self, number: int) -> Floor:
         """What the calibration keeps for bursts like those of the last days, or for a jump."""
@@ -378,8 +359,9 @@ def _days(calendar: Calendar, first_second: int, step: int, count: int) -> tuple
     return local, calendar.day_types(local)
 
 
-def _places(some: Sequence[Window], windows: Sequence[Window]) -> Ints:
-    return np.array([windows.index(each) for each in some], dtype=np.int64)
+def _place(name: str, names: Sequence[str]) -> int:
+    """Where it is, -1 where it is not."""
+    return names.index(name) if name in names else -1
 
 
 def _arrays(parameters: Parameters) -> Parameters:
@@ -390,3 +372,42 @@ def _arrays(parameters: Parameters) -> Parameters:
 
 def _array(value: object) -> Floats:
     return np.asarray(value, dtype=np.float64)
+
+
+@numba.njit(cache=True, nogil=True)
+def _figures(known, state, words, asked, earlier, out):  # type: ignore[no-untyped-def]
+    """Fills a row of figures for each window asked for; gives the log rate that a rise leads to,
+    as if nothing had announced it."""
+    logs, count, clock, step_seconds, last, steep = known
+    level, edges, located, said = words
+    order, hold, steady, offset = asked
+    windows = len(out)
+    for window in range(windows):
+        width = calibration.scale_now(state[window], clock, said[window])
+        out[window, WIDTH], out[window, FLOOR], out[window, SPREAD] = width, -np.inf, 0.0
+        calibration.quantiles_at(
+            state[window], located[window], width, clock, offset, out[window, QUANTILES:]
+        )
+    if order >= 0:
+        scale = np.sqrt(state[order, calibration.STEADY]) if steady else out[order, WIDTH]
+        certain, own_error = state[0, calibration.CERTAIN], state[-1, calibration.SLOW]
+        out[order, FLOOR], out[order, SPREAD] = edge_at(
+            edges, level, located[order], scale, certain, own_error
+        )
+    if hold >= 0:
+        expected = _expectations(earlier, windows)
+        own_errors = state[windows:-1, calibration.SLOW]
+        out[hold, FLOOR], out[hold, SPREAD] = expected_at(expected, own_errors, level)
+    return rise_at(logs, count, step_seconds, last, steep, np.nan)
+
+
+@numba.njit(cache=True, nogil=True)
+def _expectations(earlier, asked):  # type: ignore[no-untyped-def]
+    """What earlier forecasts expected for now, the nearest first; NaN where nothing was said."""
+    said, rows, passed, stride, backs = earlier
+    expected = np.full(len(backs), np.nan)
+    for place in range(len(backs)):
+        row = (passed - backs[place]) // stride
+        if 0 <= row < rows:
+            expected[place] = said[row, asked + place]
+    return expected

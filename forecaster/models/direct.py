@@ -107,7 +107,7 @@ class Direct:
             np.asarray(parameters[name], dtype=np.float64)
             for name in ("low", "high", "mean", "weights", "intercept")
         )
-        _locate(seen.features, seen.level, low, high, mean, weights, intercept, located)
+        located_from(seen.features, seen.level, low, high, mean, weights, intercept, located)
         return located
 
     @property
@@ -203,7 +203,7 @@ def _solve(gram: Floats, moment: Floats, penalty: float) -> Floats:
 
 
 @numba.njit(cache=True, nogil=True)
-def _locate(features, level, low, high, mean, weights, intercept, out):  # type: ignore[no-untyped-def]
+def located_from(features, level, low, high, mean, weights, intercept, out):  # type: ignore[no-untyped-def]
     """One order of summation for one origin or many: the same bits either way."""
     for row in range(len(level)):
         for window in range(len(intercept)):

@@ -311,6 +311,12 @@ def usual_of(errors: Floats, minute: Floats) -> Floats:
     return np.asarray(np.sqrt(squares)[minute.astype(int)], dtype=np.float64)
 
 
+def quantiles(state: Floats, located: float, scale: float, clock: int) -> Floats:
+    rates = np.empty(len(LEVELS))
+    calibration.quantiles_at(state, located, scale, clock, 0.0, rates)
+    return rates
+
+
 def test_where_jobs_start_by_the_clock_the_minute_has_a_part_in_the_quantiles() -> None:
     errors, minute = jobs()
     shares = mixed(errors, usual_of(errors, minute))
@@ -336,10 +342,8 @@ def test_the_usual_error_of_a_minute_is_learned_and_read_at_that_minute() -> Non
     assert usual[list(JOB_MINUTES)] == pytest.approx(JOB_SIZE / 2, rel=0.4)
     assert np.delete(usual, JOB_MINUTES).max() < 0.05
     state[MIX:] = 1.0
-    widths = {
-        clock: calibration.quantiles_now(state, 0.0, 0.2, clock, 0.0)[-1] for clock in (6, 666, 30)
-    }
-    assert widths[6] == widths[666] > 2 * widths[30]
+    highest = {clock: quantiles(state, 0.0, 0.2, clock)[-1] for clock in (6, 666, 30)}
+    assert highest[6] == highest[666] > 2 * highest[30]
 
 
 def test_a_state_stored_before_minutes_had_a_part_says_the_same() -> None:
@@ -349,5 +353,5 @@ def test_a_state_stored_before_minutes_had_a_part_says_the_same() -> None:
     assert again[:, MIX:].sum() == 0.0
     assert again[:, CERTAIN].tolist() == state[:, SCORE + LEVELS.index(0.98)].tolist()
     for row, before in zip(again, state, strict=True):
-        said, was = (calibration.quantiles_now(each, 8.0, 0.1, 77, 0.0) for each in (row, before))
+        said, was = (quantiles(each, 8.0, 0.1, 77) for each in (row, before))
         assert said.tolist() == was.tolist()
