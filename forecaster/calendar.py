@@ -15,7 +15,6 @@ from functools import lru_cache
 import holidays
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from holidays.registry import COUNTRIES
 
 from forecaster.history import Floats, TrafficHistory
@@ -81,6 +80,9 @@ class Calendar:
         """
         if self.time_zone == "UTC":
             return epoch_seconds - _MONDAY_SECONDS
+        # Imported here: it takes as long as a small command, and UTC does not need it.
+        import pandas as pd  # noqa: PLC0415
+
         stamps = pd.to_datetime(epoch_seconds, unit="s", utc=True)
         wall = stamps.tz_convert(self.time_zone).tz_localize(None)
         local: npt.NDArray[np.int64] = wall.as_unit("s").asi8 - _MONDAY_SECONDS

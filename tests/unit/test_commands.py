@@ -12,7 +12,7 @@ import typer
 
 from scaler.cli import COMMANDS
 
-HEAVY = ("altair", "statsmodels", "kubernetes", "alembic", "numba")
+HEAVY = ("altair", "statsmodels", "kubernetes", "alembic", "numba", "pandas")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -37,3 +37,7 @@ def test_the_list_of_commands_waits_for_none_of_them() -> None:
 
 def test_a_replay_waits_for_no_chart_and_no_far_model() -> None:
     assert imported("import scaler.cli.simulate") == ["numba"]
+
+
+def test_a_report_waits_for_no_table_and_no_model() -> None:
+    assert imported("import scaler.cli.report") == ["altair", "alembic"]
