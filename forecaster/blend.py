@@ -42,7 +42,6 @@ class Blend:
     def __init__(
         self, layout: Layout, learned: Learned, weights: Floats, regression: ScaleRegression
     ) -> None:
-        self._windows = layout.windows
         heard = [n for n in range(len(learned)) if weights[n].max() >= NEGLIGIBLE]
         asked = [(place, *learned[n]) for place, n in enumerate(heard)]
         self._layout, self._windows = layout, layout.windows

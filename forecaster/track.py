@@ -154,7 +154,7 @@ class Track:
         """From the end of the history on; raises ForecastError where the newest minutes are not
         known."""
         self._take(history)
-        words = self._advance()
+        words = self._advance()  # the last of which is of now
         if not math.isfinite(words.level[-1]):
             raise ForecastError("the newest minutes of the history are not known")
         fitted, located = self._fitted, words.located[-1].tolist()
@@ -165,8 +165,7 @@ class Track:
         end = history.end
         rise = rise if rise == -math.inf else self._risen(self._announced())
         windows = tuple(
-            self._window(number, located[number], figures[number], rise, end)
-            for number in asked
+            self._window(number, located[number], figures[number], rise, end) for number in asked
         )
         return Forecast(
             issued_at=issued_at,
@@ -226,13 +225,15 @@ class Track:
         """Say what would have been said at every row since the fit, and learn from what came; at
         last what is said now."""
         upto = max(0, (self._count - self._first_origin) // self._stride + 1)
-        new = slice(self._rows, upto)
-        origins = np.append(self._origins[new], self._count)
+        new, rows = slice(self._rows, upto), upto - self._rows
+        origins = self._origins[new]
+        if not rows or origins[-1] != self._count:
+            origins = np.append(origins, self._count)
         words = self._blend.say(self._demand(), origins)
-        if upto > self._rows:
-            self._located[new, :-1] = words.located[:-1]
-            self._located[new, -1] = words.level[:-1] + words.edges[:-1, 0]
-            self._said[new, : words.scales.shape[1]] = words.scales[:-1]
+        if rows:
+            self._located[new, :-1] = words.located[:rows]
+            self._located[new, -1] = words.level[:rows] + words.edges[:rows, 0]
+            self._said[new, : words.scales.shape[1]] = words.scales[:rows]
         calibration.advance(
             self._logs,
             self._count,
