@@ -355,3 +355,18 @@ def test_a_state_stored_before_minutes_had_a_part_says_the_same() -> None:
     for row, before in zip(again, state, strict=True):
         said, was = (quantiles(each, 8.0, 0.1, 77) for each in (row, before))
         assert said.tolist() == was.tolist()
+
+
+def test_what_is_all_but_certain_is_measured_in_the_plain_scale_whatever_quantiles_are_in() -> None:
+    """An edge is told from a smooth day by it: decisions must not depend on how bands are drawn."""
+    errors, minute = jobs()
+    columns = errors[:, None], np.full((len(errors), 1), 0.2), usual_of(errors, minute)[:, None]
+    plain, by_minute = np.zeros((1, STATE_WIDTH)), np.zeros((1, STATE_WIDTH))
+    by_minute[0, MIX:] = 1.0
+    for state in (plain, by_minute):
+        calibration.steady_scores(*columns, state)
+    assert by_minute[0, SCORE:STEADY].tolist() != plain[0, SCORE:STEADY].tolist()
+    assert by_minute[0, CERTAIN] == plain[0, CERTAIN] == plain[0, SCORE + LEVELS.index(0.98)]
+    for state in (plain, by_minute):
+        calibration.feed(state[0], 0.3, 0.2, 0.9, 5, Rates.every(60).values, 0.02)
+    assert by_minute[0, CERTAIN] == plain[0, CERTAIN]

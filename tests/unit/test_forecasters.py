@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from forecaster.calendar import Calendar, Event
+from forecaster.calibration import MIX
 from forecaster.combine import Combined
 from forecaster.contenders import contender
 from forecaster.evaluation import judge, rolling_origin, target_window
@@ -285,12 +286,30 @@ def test_a_job_by_the_clock_widens_the_band_where_it_may_come_and_nowhere_else()
     job = runs & np.isin(minute, (30, 31, 32))
     history = replace(calm, values=np.where(job, 4.0, 1.0) * calm.values)
     model, fitted = fitted_on(history)
-    told, wide = replace(fitted, calibration=Calibration(1e-4, 2.0, steady=True)), {}
+    wide = {}
     for ahead in (0, 27):
         known = cut(history, history.end - timedelta(minutes=60 - ahead))
         order = order_of(model.predict(fitted, known, known.end))
         wide[ahead] = order.at_level(0.99) / order.median_qps
-        # However a margin is measured, quantiles keep their own width.
-        assert order_of(model.predict(told, known, known.end)).quantiles == order.quantiles
     assert wide[27] > 3.0
     assert wide[0] < 1.5
+
+
+def test_steps_of_an_hour_know_no_minute() -> None:
+    """A model that was told by the minute would take its long memory of errors for one."""
+    trace = real_trace("appserver_hourly")
+    model = combined(Calendar())
+    for days in (21, 28):
+        known = trace.steps(0, 24 * days)
+        fitted = model.fit(known, known.end, (target_window("1d", 86_400, 3_600, 3_600),))
+        assert not np.array(fitted.parameters["state"])[:, MIX:].any()
+
+
+def test_quantiles_keep_their_own_width_however_a_margin_is_measured() -> None:
+    history = weeks()
+    model, fitted = fitted_on(history)
+    steady = replace(fitted, calibration=Calibration(1e-4, 2.0, steady=True))
+    present = order_of(model.predict(fitted, history, history.end))
+    mean = order_of(model.predict(steady, history, history.end))
+    assert mean.scale != present.scale
+    assert mean.quantiles == present.quantiles
