@@ -80,7 +80,7 @@ def backtest(
 ) -> None:
     """Forecast a trace, or your own history, as it went by, and score each model.
 
-    The target is the highest rate in [t + lead, t + lead + commitment]. Models are fitted anew
+    The target is the highest rate from t + lead until t + lead + commitment. Models are fitted anew
     each day on the 28 days before it, and scored on what came after.
 
     Example: daybreak backtest --trace week.csv --model combined,last_value --lead 5m,1h

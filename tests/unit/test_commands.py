@@ -24,6 +24,17 @@ def test_a_command_is_listed_with_the_first_sentence_of_its_help(name: str) -> N
     assert told.split("\n\n")[0].replace("\n", " ") == purpose
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_bracket_of_a_help_is_taken_for_markup_and_left_out(name: str) -> None:
+    module, _ = COMMANDS[name]
+    command = getattr(import_module(module), name)
+    told = [command]
+    if isinstance(command, typer.Typer):
+        told = [each.callback for each in command.registered_commands]
+    for each in told:
+        assert "[" not in (inspect.getdoc(each) or ""), each
+
+
 def imported(code: str) -> list[str]:
     """What a fresh process has imported of what takes long."""
     show = f"import sys\n{code}\nprint(*(name for name in {HEAVY} if name in sys.modules))"
