@@ -31,8 +31,8 @@ HEAD = """## The audit of a large log
 
 Written by `python -m bench.audit --write` on {day}: {machine}. One workload, a decision every 5
 seconds; a week of real decisions told again for every week, each with its outcome, chained and
-summed up. Times are those of a clock; memory is a command's own with that of the largest process
-that it starts.
+summed up. Times are those of a clock, of a report the median of five and the span; memory is a
+command's own with that of the largest process that it starts.
 
 """
 
@@ -51,7 +51,7 @@ def _large(databases: dict[str, Found]) -> Iterator[str]:
     seconds = (f"{one['verify_seconds']:.0f} s, all equal" for one in each)
     yield _row(f"`verify` of {verified:,} decisions", *seconds, "all equal")
     for period in ("day", "month"):
-        told = (f"{one[period]['seconds']} s, {one[period]['peak_gib']} GiB" for one in each)
+        told = (_told(one[period]) for one in each)
         yield _row(f"`report` of a {period}", *told, TARGETS[period])
     for name in each[0]["live_ms"]:
         told = (f"{one['live_ms'][name]} ms" for one in each)
@@ -64,6 +64,12 @@ def _large(databases: dict[str, Found]) -> Iterator[str]:
             f"{each[0]['prune_seconds']:,.0f} s; the slowest query of the live page took "
             f"{each[0]['live_after_pruning_ms']['slowest run']} ms afterwards.\n"
         )
+
+
+def _told(report: Found) -> str:
+    every = report["every"]
+    span = f" ({min(every)} to {max(every)})" if len(every) > 1 else ""
+    return f"{report['seconds']} s{span}, {report['peak_gib']} GiB"
 
 
 def _tampering(found: Found) -> Iterator[str]:

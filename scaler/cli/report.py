@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Annotated, Any
 
 import typer
@@ -30,7 +31,7 @@ from scaler.cli.output import (
 )
 from scaler.settings import load_settings
 from storage.database import open_existing
-from storage.reports import timeline
+from storage.reports import charts, timeline
 from storage.reports.audit import AuditReport
 from storage.reports.export import audit_document, csv_header, minutes_csv
 from storage.reports.report import (
@@ -87,6 +88,8 @@ def report(
         Period(name, start, end, slo_seconds or goals.get(name, DEFAULT_SLO_SECONDS), price)
         for name in names
     ]
+    if html is not None:
+        Thread(target=charts.warm_up).start()  # while the log is read
     gathered = _Gathered(keep_documents=json_out is not None)
     # Of very many a page tells only the first whole, and the others need not be compared.
     brief = len(periods) > SHOWN_WORKLOADS and json_out is None
@@ -116,6 +119,7 @@ def report(
 
 def _coming_up() -> None:
     """What a helper does first: it imports this module, and with it what it works with."""
+    charts.warm_up()
 
 
 class _Gathered:

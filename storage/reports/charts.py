@@ -16,6 +16,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 import vl_convert
+from altair.utils import schemapi
 
 from forecaster.history import Floats
 from storage.reports import words
@@ -391,6 +392,13 @@ def legend_style(layout: Layout) -> alt.Legend:
     )
 
 
+def warm_up() -> None:
+    """Start what draws, which takes most of a second once and may be waited for in a thread; from
+    then on charts are not checked against the schema each time that they are drawn."""
+    schemapi.disable_debug_mode()
+    vl_convert.vegalite_to_svg({"mark": "point", "data": {"values": []}, "encoding": {}})
+
+
 def run_colour(index: int) -> str:
     """Of the n-th run or model."""
     return RUN_COLOURS[index % len(RUN_COLOURS)]
@@ -421,7 +429,7 @@ def picture(
         .configure_axisY(minExtent=34, domain=False, ticks=False)
         .configure_legend(labelColor=TEXT, labelFontSize=11, columnPadding=34, offset=8)
     )
-    specification = finished.to_dict()
+    specification = finished.to_dict(validate=schemapi.DEBUG_MODE)
     specification["datasets"] = dict(tables)
     return _finished(vl_convert.vegalite_to_svg(specification), f"{title}-{layout.name}", title)
 
