@@ -257,11 +257,12 @@ def steady_scores(errors: Floats, scales: Floats, usual: Floats, state: Floats) 
         if known.sum() < MIN_SCORED:
             continue
         error, scale, often = (each[known, window] for each in (errors, scales, usual))
-        plain = _scores(error / scale)
-        for k, share in enumerate(state[window, MIX:]):
-            found = _scores(error / _mixed(scale, often, share)) if share else plain
-            state[window, SCORE + k] = found[k]
-        state[window, CERTAIN] = plain[CERTAIN_LEVEL]
+        shares = state[window, MIX:]
+        found = {
+            share: _scores(error / _mixed(scale, often, share)) for share in {0.0, *shares.tolist()}
+        }
+        state[window, SCORE:STEADY] = [found[share][k] for k, share in enumerate(shares)]
+        state[window, CERTAIN] = found[0.0][CERTAIN_LEVEL]
 
 
 def _scores(scores: Floats) -> Floats:

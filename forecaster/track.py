@@ -182,7 +182,7 @@ class Track:
     def _now(self, words: Words) -> tuple[list[list[float]], float]:
         """The figures of each window asked for, and where demand rises to unannounced."""
         figures = np.empty((len(self._fitted.windows), QUANTILES + len(LEVELS)))
-        clock = int(self._local[self._count - 1]) // 60 % calibration.DAY_MINUTES
+        clock = int(calibration.clock_of(self._local[self._count - 1]))
         passed = self._count - self._first_origin
         rise = _figures(
             (self._logs, self._count, clock, self._fitted.step_seconds, *self._rising),

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import structlog
-from altair.utils import schemapi
 from hypothesis import settings
 from sqlalchemy import Engine, create_engine, make_url, text
 
@@ -22,13 +21,6 @@ settings.load_profile("default")
 def _quiet_logs() -> Iterator[None]:
     """What the program logs is swallowed; a test that reads logs captures them itself."""
     with structlog.testing.capture_logs():
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _charts_are_checked() -> Iterator[None]:
-    """Against their schema, also after a command that leaves that to the tests."""
-    with schemapi.debug_mode(True):
         yield
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Annotated, Any
@@ -95,7 +96,7 @@ def report(
     brief = len(periods) > SHOWN_WORKLOADS and json_out is None
     asked = [replace(period, brief=brief) for period in periods]
     with (
-        helper_for(asked, _coming_up) as helper,
+        helper_for(asked, partial(_coming_up, draws=html is not None)) as helper,
         whole_file(csv) if csv else contextlib.nullcontext() as table,
     ):
         if table is not None:
@@ -117,9 +118,10 @@ def report(
         _write(gathered, html, json_out, helper)
 
 
-def _coming_up() -> None:
+def _coming_up(draws: bool) -> None:
     """What a helper does first: it imports this module, and with it what it works with."""
-    charts.warm_up()
+    if draws:
+        charts.warm_up()
 
 
 class _Gathered:

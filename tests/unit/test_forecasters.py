@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from forecaster.calendar import Calendar, Event
-from forecaster.calibration import MIX
+from forecaster.calibration import MIX, SHARE
 from forecaster.combine import Combined
 from forecaster.contenders import contender
 from forecaster.evaluation import judge, rolling_origin, target_window
@@ -272,6 +272,18 @@ def test_a_model_stored_before_weights_went_by_window_says_the_same() -> None:
             **fitted.parameters,
             "weights": np.array(fitted.parameters["weights"])[:, 0].tolist(),
         },
+    )
+    said = combined(Calendar()).predict(older, history, history.end)
+    assert said == model.predict(fitted, history, history.end)
+
+
+def test_a_model_stored_before_minutes_had_a_part_says_the_same() -> None:
+    history = weeks()
+    model, fitted = fitted_on(history)
+    state = np.array(fitted.parameters["state"])
+    assert not state[:, MIX:].any()  # else there is more to say than it could
+    older = replace(
+        fitted, parameters={**fitted.parameters, "state": state[:, : SHARE + 1].tolist()}
     )
     said = combined(Calendar()).predict(older, history, history.end)
     assert said == model.predict(fitted, history, history.end)
