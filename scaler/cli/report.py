@@ -96,6 +96,7 @@ def report(
     brief = len(periods) > SHOWN_WORKLOADS and json_out is None
     asked = [replace(period, brief=brief) for period in periods]
     with (
+        charts.unchecked(),
         helper_for(asked, partial(_coming_up, draws=html is not None)) as helper,
         whole_file(csv) if csv else contextlib.nullcontext() as table,
     ):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
@@ -392,10 +393,13 @@ def legend_style(layout: Layout) -> alt.Legend:
     )
 
 
+def unchecked() -> AbstractContextManager[None]:
+    """Meanwhile charts are not checked against the schema each time that they are drawn."""
+    return schemapi.debug_mode(False)
+
+
 def warm_up() -> None:
-    """Start what draws, which takes most of a second once and may be waited for in a thread; from
-    then on charts are not checked against the schema each time that they are drawn."""
-    schemapi.disable_debug_mode()
+    """Start what draws, which takes most of a second once and may be waited for in a thread."""
     vl_convert.vegalite_to_svg({"mark": "point", "data": {"values": []}, "encoding": {}})
 
 

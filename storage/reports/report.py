@@ -170,13 +170,19 @@ def _pictures(report: AuditReport, anchor: str, helper: Executor | None) -> dict
     if helper is not None:
         # No chart shows a context, and those of a month weigh more than all else.
         bare = replace(report, minutes=replace(report.minutes, contexts=()))
-        draw[-1] = helper.submit(_drawn, bare, layouts[-1]).result
+        draw[-1] = helper.submit(_drawn_unchecked, bare, layouts[-1]).result
     for layout, drawn in zip(layouts, draw, strict=True):
         for name, svg in drawn().items():
             own = re.sub(r'(id="|url\(#)', rf"\1{anchor}-", svg) if anchor else svg
             box = Markup('<div class="{}">').format(layout.name) + Markup(own) + Markup("</div>")  # noqa: S704
             found[name] = found.get(name, Markup("")) + box
     return found
+
+
+def _drawn_unchecked(report: AuditReport, layout: charts.Layout) -> dict[str, str]:
+    """In a helper: the same charts are drawn, and where it is asked for checked, by the caller."""
+    with charts.unchecked():
+        return _drawn(report, layout)
 
 
 def _drawn(report: AuditReport, layout: charts.Layout) -> dict[str, str]:
