@@ -135,7 +135,7 @@ def measure(url: str, prune_days: float | None = None) -> Found:
         found[period] = report(url, period, REPORTS)
     if prune_days is not None:
         with timing(found, "prune_seconds"):
-            found["pruned"] = prune(engine, timedelta(days=prune_days)).decisions
+            found["pruned"] = prune(engine, _newest(engine), timedelta(days=prune_days)).decisions
         found["live_after_pruning_ms"] = live_queries(engine)
     engine.dispose()
     return found
@@ -234,7 +234,7 @@ def fleet(folder: Path, week: list[Told]) -> Found:
     found["live_ms"] = live_queries(engine, f"{WORKLOAD}-0500")
     found["report"] = report(engine.url.render_as_string(), "day")
     with timing(found, "prune_seconds"):
-        found["pruned"] = prune(engine, timedelta(hours=1)).decisions
+        found["pruned"] = prune(engine, _newest(engine), timedelta(hours=1)).decisions
     engine.dispose()
     return found
 

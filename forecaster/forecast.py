@@ -198,7 +198,10 @@ class Forecast:
             raise ValueError("a forecast needs at least one window")
 
     def window(self, name: str) -> WindowForecast | None:
-        return next((window for window in self.windows if window.name == name), None)
+        for window in self.windows:
+            if window.name == name:
+                return window
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,10 +126,16 @@ def override(context: ScalingContext, replicas: int) -> Step | None:
     )
 
 
+def paused(context: ScalingContext) -> bool:
+    """Whether a person has paused the workload: nothing is to be changed then."""
+    found = _holding(context)
+    return found is not None and found.kind is OverrideKind.PAUSE
+
+
 def pause(context: ScalingContext, replicas: int) -> Step | None:
     """While a person has paused it, nothing is changed, whatever else holds."""
     found, current = _holding(context), context.replicas.spec
-    if found is None or found.kind is not OverrideKind.PAUSE or replicas == current:
+    if found is None or not paused(context) or replicas == current:
         return None
     return Step("pause", current, Reason.PAUSED, _told(found, "no change"))
 

@@ -22,6 +22,10 @@ from scaler.ports import Clock
 from scaler.rounds import Job, Rounds
 
 POLL_SECONDS = 0.05
+FIRST_WAIT_SECONDS = 15.0
+"""How long a first decision waits at most for what it goes by."""
+WATCH_SECONDS = 1.0
+"""How often the clock is looked at."""
 GRACE_SECONDS = 8.0
 """How long a stop waits for the work in hand; what is cut off after it was never half-written,
 since every write to the log and to the target is one transaction."""
@@ -36,7 +40,10 @@ class Daemon:
         self._rounds = rounds
         self._clock = clock
         self._stop = threading.Event()
+        self._jobs = jobs
+        self._seen = clock.now()
         self._in_hand: set[str] = set()
+        self._begun = {job.name: threading.Event() for job in jobs}
         self._scheduler = BackgroundScheduler(
             timezone="UTC",
             executors={job.name: ThreadPoolExecutor(1) for job in jobs},
@@ -55,7 +62,8 @@ class Daemon:
         try:
             self._scheduler.start()
             on_started()
-            self._stop.wait()
+            while not self._stop.wait(WATCH_SECONDS):
+                self._follow_the_clock()
             return self._shut_down()
         finally:
             for number, handler in previous.items():
@@ -79,13 +87,27 @@ class Daemon:
             misfire_grace_time=max(1, int(job.interval_seconds)),
         )
 
+    def _follow_the_clock(self) -> None:
+        """APScheduler waits for moments: after the clock was set back, for as long as that again
+        if they stayed as they are."""
+        now, before = self._clock.now(), self._seen
+        self._seen = now
+        if now >= before:
+            return
+        _log.warning("the clock was set back", seconds=(before - now).total_seconds())
+        for job in self._jobs:
+            self._scheduler.modify_job(job.name, next_run_time=job.next_after(now))
+
     def _run_job(self, job: Job) -> None:
+        if job.after is not None:
+            self._begun[job.after].wait(FIRST_WAIT_SECONDS)
         if not job.repeatable:
             self._in_hand.add(job.name)
         try:
             job.run(self._clock.now())
         finally:
             self._in_hand.discard(job.name)
+            self._begun[job.name].set()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         _log.info("stopping", signal=signal.Signals(number).name)

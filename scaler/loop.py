@@ -33,8 +33,9 @@ from policies.context import (
     ReplicaChange,
     ScalingContext,
 )
-from policies.decision import Decision, Outcome
+from policies.decision import Decision, Outcome, OutcomeKind
 from policies.engine import decide
+from policies.guardrails import paused
 from policies.registry import POLICIES
 from scaler.ports import (
     DecisionStore,
@@ -127,10 +128,12 @@ class ControlLoop:
         self._memory_span = max(self._look_back, timedelta(seconds=settings.policy.memory_seconds))
         self._history = GrowingHistory(settings.history_steps)
         self._whole_read = False
+        self._partial: tuple[Problem, ...] = ()
         self._fitted: FittedModel | None = None
         self._model_loaded = False
         self._last_forecast: tuple[FittedModel, TrafficHistory, Forecast] | None = None
         self._last_epoch = 0
+        self._log_lost = False
         self._last_override: Override | None = None
         self._lock = threading.Lock()
         self._unrecorded: deque[tuple[ScalingContext, Decision, Outcome]] = deque(
@@ -144,9 +147,23 @@ class ControlLoop:
         decision = decide(context)
         self._last_epoch = decision.epoch
         decision_id = self._record(context, decision)
-        outcome = self._ports.target.apply(decision.desired, context.replicas, decision.epoch)
+        outcome = self._apply(context, decision)
         self._record_outcome(decision_id, context, decision, outcome)
         return TickResult(context, decision, outcome, decision_id)
+
+    def _apply(self, context: ScalingContext, decision: Decision) -> Outcome:
+        """While it is paused nothing is written, not even the number that is there already: a
+        floor would be, and would fight whoever steers by hand."""
+        if paused(context):
+            return Outcome(OutcomeKind.UNCHANGED, "paused")
+        return self._ports.target.apply(decision.desired, context.replicas, decision.epoch)
+
+    def catch_up(self, now: datetime) -> None:
+        """Read the history that a model from the log goes on with, or what was missing of it: weeks
+        may take longer than a decision may."""
+        unread = self._partial or not self._whole_read
+        if self._forecasts and unread and self._model(now) is not None:
+            self._read_history(now, whole=True)
 
     def refit_due(self, now: datetime, interval_seconds: float) -> bool:
         """Whether the model in use, this process's or the log's, is missing or too old."""
@@ -175,8 +192,7 @@ class ControlLoop:
     def _observe(self, now: datetime) -> ScalingContext:
         observation = self._observation(now)
         replicas = self._ports.target.read(now)
-        whole = self._model(now) is not None
-        history, history_problems = self._read_history(now, whole)
+        history, history_problems = self._read_history(now)
         forecast, forecast_problems = self._forecast(history, now)
         recent, epoch, log_problems = self._memory(now)
         doubts = _implausible(observation.value, history)
@@ -212,35 +228,38 @@ class ControlLoop:
             return Reading(Observation(at=now), (problem,))
 
     def _read_history(
-        self, now: datetime, whole: bool
+        self, now: datetime, whole: bool = False
     ) -> tuple[TrafficHistory, tuple[Problem, ...]]:
         """The history, its end one metric lag before now; what is not known there is a gap.
 
-        Of what is known already only the newest steps are read. A tick that has no model yet
-        reads the newest steps alone, since weeks of history may take longer than a decision may;
-        the fit beside it reads the whole.
+        Of what is known already only the newest steps are read. A tick reads these alone, also
+        before anything is known: the whole is read beside it.
         """
         settings, step = self.settings, self.settings.step_seconds
         if not self._forecasts:
             return TrafficHistory(settings.workload, _EPOCH, step, _NOTHING), ()
         end = _floor(now - timedelta(seconds=settings.lead_time.metric_lag_seconds), step)
-        known = self._history.history if self._whole_read or not whole else None
+        known = self._known_until(end, whole)
         start = self._unread_from(known, end, whole)
         if known is not None and start >= end:
-            return known.until(end), ()
+            return known.until(end), self._partial
         try:
             reading = self._ports.metrics.demand_history(start, end, step)
         except MetricsError as error:
             problem = Problem(ProblemSource.HISTORY, error.kind, str(error))
             if known is None:
                 known = TrafficHistory(settings.workload, end, step, _NOTHING)
-            return known.until(end), (problem,)
-        if reading.problems:
-            newer = reading.value
-            joined = newer if known is None else known.extended(newer, settings.history_steps)
-        else:
-            joined = self._keep(reading.value, whole)
-        return joined.until(end), reading.problems
+            return known.until(end), (*self._partial, problem)
+        joined = self._kept(reading, known, whole)
+        return joined.until(end), (*self._partial, *reading.problems)
+
+    def _known_until(self, end: datetime, whole: bool) -> TrafficHistory | None:
+        """What need not be read again: nothing where it came from a part of the sources."""
+        if not self._whole_read or (whole and self._partial):
+            return None
+        known = self._history.history
+        # Where the clock was set back, nothing was known beyond.
+        return known if known is None or known.end <= end else known.until(end)
 
     def _unread_from(self, known: TrafficHistory | None, end: datetime, whole: bool) -> datetime:
         """Where reading goes on: steps that were missing a moment ago may have come since."""
@@ -252,10 +271,19 @@ class ControlLoop:
         oldest = known.end - STALE_HISTORY_STEPS * known.step
         return max(start, oldest, known.last_known_end or known.start)
 
-    def _keep(self, newer: TrafficHistory, whole: bool) -> TrafficHistory:
-        """A fit may have read the whole while a tick was still busy with the end of it."""
-        with self._lock:
-            self._whole_read = self._whole_read or whole
+    def _kept(
+        self, reading: Reading[TrafficHistory], known: TrafficHistory | None, whole: bool
+    ) -> TrafficHistory:
+        """With what was known. What comes from a part of the sources only is not kept: it is too
+        low, and no gap. Of a whole history it is better than none, and doubted until it is read
+        again."""
+        newer, anew = reading.value, whole and known is None
+        partial = tuple(one for one in reading.problems if one.kind is ProblemKind.PARTIAL)
+        if partial and not anew:
+            return newer if known is None else known.extended(newer, self.settings.history_steps)
+        with self._lock:  # A fit may have read the whole while a tick was busy with the end of it.
+            if anew:
+                self._partial, self._whole_read = partial, True
             return self._history.extend(newer)
 
     def _forecast(
@@ -282,6 +310,8 @@ class ControlLoop:
 
     def _predict(self, fitted: FittedModel, history: TrafficHistory, now: datetime) -> Forecast:
         """Between two steps of the history nothing new is known: the forecast is issued again."""
+        if not self._whole_read:
+            raise ForecastError("the history is still to be read")
         last = self._last_forecast
         if last is not None and last[0] is fitted and last[1] is history:
             return replace(last[2], issued_at=now)
@@ -334,23 +364,32 @@ class ControlLoop:
         return LeadTime(p50, seen.p95_seconds, assumed.metric_lag_seconds, seen.source)
 
     def _memory(self, now: datetime) -> tuple[Sequence[PastDecision], int, tuple[Problem, ...]]:
-        since = now - self._memory_span
+        since, self._log_lost = now - self._memory_span, False
         try:
             self._flush_unrecorded()
             recent = self._ports.store.recent(self.settings.workload, since)
             epoch = self._ports.store.last_epoch(self.settings.workload)
         except StoreError as error:
+            self._log_lost = True  # It is not waited for once more in this tick.
             problem = Problem(ProblemSource.LOG, ProblemKind.LOG_UNAVAILABLE, str(error))
             return (), 0, (problem,)
-        return recent, epoch, ()
+        known = [past for past in recent if past.at <= now]
+        if len(known) == len(recent):
+            return recent, epoch, ()
+        # No window reaches forward: counted in, these would bar growth until their time has come.
+        return known, epoch, _set_back(max(past.at for past in recent), now)
 
     def _override(self, now: datetime) -> Override | None:
         """What a person decided; without the log, what was last known of it."""
+        if self._log_lost:
+            return self._last_override
         with suppress(StoreError):
             self._last_override = self._ports.store.override(self.settings.workload, now)
         return self._last_override
 
     def _record(self, context: ScalingContext, decision: Decision) -> int | None:
+        if self._log_lost:
+            return None
         try:
             return self._ports.store.record(context, decision)
         except StoreError:
@@ -400,6 +439,15 @@ def _implausible(observation: Observation, history: TrafficHistory) -> tuple[Pro
         return ()
     message = f"demand {demand:,.1f} requests/s from a source that had {usual:,.0f} just before"
     return (Problem(ProblemSource.DEMAND, ProblemKind.IMPLAUSIBLE, message),)
+
+
+def _set_back(newest: datetime, now: datetime) -> tuple[Problem, ...]:
+    """The clock was set back: what was asked for lately is not known, until time has caught up or
+    for a day at most."""
+    if newest - now > timedelta(days=1):
+        return ()
+    message = f"the log holds a decision of {newest:%Y-%m-%d %H:%M:%S} UTC: the clock was set back"
+    return (Problem(ProblemSource.LOG, ProblemKind.IMPLAUSIBLE, message),)
 
 
 def _look_back_seconds(policy: PolicySettings) -> float:

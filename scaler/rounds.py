@@ -31,12 +31,15 @@ class Job:
 
     The grid does not depend on when a process was started, so a restarted one keeps to it. A stop
     does not wait for a job that is `repeatable`: what it was working out can be worked out again.
+    The first run of a job comes after that of the one that is named in `after`, where this does not
+    take too long.
     """
 
     name: str
     interval_seconds: float
     run: Callable[[datetime], None]
     repeatable: bool = False
+    after: str | None = None
 
     def next_after(self, at: datetime) -> datetime:
         passed = math.floor(at.timestamp() / self.interval_seconds)
@@ -82,11 +85,14 @@ class Rounds:
 
     def jobs(self, interval_seconds: float, refit_interval_seconds: float) -> Sequence[Job]:
         """The refit comes first, so that a first round on virtual time has a model. It looks
-        every minute for models that are due, so that one that failed is tried again soon."""
+        every minute for models that are due, so that one that failed is tried again soon, as a
+        history that could not be read is."""
         refit = partial(self.refit_due, refit_interval_seconds)
+        check = min(REFIT_CHECK_SECONDS, refit_interval_seconds)
         return (
-            Job("refit", min(REFIT_CHECK_SECONDS, refit_interval_seconds), refit, repeatable=True),
-            Job("control", interval_seconds, self.decide_all),
+            Job("history", check, self.catch_up, repeatable=True),
+            Job("refit", check, refit, repeatable=True),
+            Job("control", interval_seconds, self.decide_all, after="history"),
         )
 
     def stop(self) -> None:
@@ -94,13 +100,20 @@ class Rounds:
         self._stopping = True
 
     def decide_all(self, now: datetime) -> None:
+        self._each(partial(self._decide, now))
+
+    def catch_up(self, now: datetime) -> None:
+        """Histories that a restart left unread."""
+        self._each(lambda name: self._catch_up(now, name))
+
+    def _each(self, work: Callable[[str], None]) -> None:
         if self._workers == 1:
             for name in self._loops:
-                self._decide(now, name)
+                work(name)
             return
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="decide") as pool:
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="round") as pool:
             # Reading every result brings an error of `after_tick` to light.
-            list(pool.map(partial(self._decide, now), self._loops))
+            list(pool.map(work, self._loops))
 
     def refit_due(self, interval_seconds: float, now: datetime) -> None:
         for name, loop in self._loops.items():
@@ -114,6 +127,14 @@ class Rounds:
             began = self._stopwatch()
             result = self._tick(name, self._loops[name], now)
             self._after_tick(result, self._stopwatch() - began)
+
+    def _catch_up(self, now: datetime, name: str) -> None:
+        if self._stopping:
+            return
+        try:
+            self._loops[name].catch_up(now)
+        except Exception:  # noqa: BLE001  # as for a tick
+            self._log.exception("history unread", workload=name)
 
     def _tick(self, name: str, loop: ControlLoop, now: datetime) -> TickResult | Failure:
         try:

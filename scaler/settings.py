@@ -73,9 +73,15 @@ def _moment(value: object) -> object:
     return value
 
 
+NO_SECRETS = "a password must not stand in the file"
+
+
 def _secret_free_url(url: str) -> str:
     if re.search(r"//[^/@]*:[^/@]+@", url):
-        raise ValueError("a password must not stand in the file; use urlEnv or urlFile")
+        raise ValueError(
+            f"{NO_SECRETS}; give it in a file or by the environment, as "
+            "prometheus.basicAuth and database.urlEnv do"
+        )
     return url
 
 
@@ -651,6 +657,7 @@ def explained(path: Path, error: ValidationError) -> str:
         if problem["type"] == "extra_forbidden":
             message = "is not a known key"
         given = problem["input"]
-        shown = f" (got {given!r})" if isinstance(given, (str, int, float)) else ""
+        plain = isinstance(given, (str, int, float)) and NO_SECRETS not in message
+        shown = f" (got {given!r})" if plain else ""
         lines.append(f"  {where or 'the file'}: {message}{shown}")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ ours through a rebound name.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import math
 import socket
@@ -39,6 +40,7 @@ from starlette.responses import (
 )
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from policies.context import OverrideKind, ScalingContext
 from scaler.control import (
@@ -73,6 +75,8 @@ WINDOWS = {"1h": 1, "6h": 6, "24h": 24}
 CACHED_CHARTS = 64
 ASSETS = {"live.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
 STOP_SECONDS = 2.0
+MOST_CONNECTIONS = 64
+FIRST_REQUEST_SECONDS = 10.0
 LISTED_OVERRIDES = timedelta(days=7)
 KINDS = {
     OverrideKind.PAUSE: "Pause: change nothing",
@@ -154,6 +158,19 @@ def build_app(
     )
 
 
+class _Impatient(H11Protocol):
+    """Closes a connection that asks for nothing: so many as are allowed at once, left open, would
+    shut everybody else out."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(FIRST_REQUEST_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
 class StatusServer:
     """Serves an application from a thread of its own; port 0 takes any free port."""
 
@@ -163,14 +180,14 @@ class StatusServer:
             uvicorn.Config(
                 app,
                 loop="asyncio",
-                http="h11",
+                http=_Impatient,
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=1,
-                limit_concurrency=64,
+                limit_concurrency=MOST_CONNECTIONS,
             )
         )
         self._thread: threading.Thread | None = None

@@ -26,7 +26,7 @@ PortsFor = Callable[[Workload], Ports]
 
 def open_log(url: str) -> Engine:
     """The database of the decision log, its tables ready; raises StoreError."""
-    engine = open_engine(url)
+    engine = open_engine(url, limited=True)
     prepare(engine)
     return engine
 
@@ -74,13 +74,13 @@ class Watch:
         self.exposition.observe_refit(workload, result)
 
     def unready(self) -> list[str]:
-        """Why the daemon is not ready: workloads without a decision in three intervals."""
-        oldest = self.clock.now() - timedelta(seconds=3 * self.settings.interval_seconds)
+        """Why the daemon is not ready: workloads without a decision in three intervals. One from
+        further ahead is none: the clock was set back since."""
+        now, recent = self.clock.now(), timedelta(seconds=3 * self.settings.interval_seconds)
         return [
-            f"{workload.name}: {self._failures.get(workload.name, 'no recent decision')}"
-            for workload in self.settings.workloads
-            if self._decided_at.get(workload.name, datetime.min.replace(tzinfo=oldest.tzinfo))
-            < oldest
+            f"{name}: {self._failures.get(name, 'no recent decision')}"
+            for name in (workload.name for workload in self.settings.workloads)
+            if name not in self._decided_at or abs(now - self._decided_at[name]) > recent
         ]
 
 

@@ -12,14 +12,18 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from scaler.ports import StoreError
 
 
-def open_engine(url: str) -> Engine:
-    """An engine for an SQLite or PostgreSQL URL; raises StoreError where it is neither."""
+def open_engine(url: str, limited: bool = False) -> Engine:
+    """An engine for an SQLite or PostgreSQL URL; raises StoreError where it is neither.
+
+    `limited` is for who must go on without a server that hangs: it answers within seconds or it is
+    taken to be away.
+    """
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() not in ("sqlite", "postgresql"):
@@ -27,7 +31,7 @@ def open_engine(url: str) -> Engine:
                 f"database {parsed.render_as_string()}: expected sqlite:///FILE or "
                 f"postgresql+psycopg://USER@HOST/NAME"
             )
-        engine = create_engine(parsed, pool_pre_ping=parsed.get_backend_name() == "postgresql")
+        engine = _postgres(parsed, limited) if _by_psycopg(parsed) else create_engine(parsed)
     except (ArgumentError, NoSuchModuleError) as error:
         raise StoreError(
             "the database URL cannot be read: expected sqlite:///FILE or "
@@ -40,6 +44,21 @@ def open_engine(url: str) -> Engine:
         ) from error
     if parsed.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _tune_sqlite)
+    return engine
+
+
+def _by_psycopg(url: URL) -> bool:
+    return url.get_backend_name() == "postgresql" and url.get_driver_name() == "psycopg"
+
+
+def _postgres(url: URL, limited: bool) -> Engine:
+    from storage import postgres  # noqa: PLC0415  # its driver is an extra
+
+    engine = create_engine(
+        url, pool_pre_ping=True, connect_args=postgres.connect_args(limited=limited)
+    )
+    if limited:
+        postgres.limit(engine)
     return engine
 
 

@@ -45,17 +45,20 @@ class _Cut:
 
 def prune(
     engine: Engine,
+    now: datetime,
     keep: timedelta,
     keep_minutes: timedelta | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Pruned:
-    """Delete the decisions that are older than `keep`, counted back from the newest in the log.
+    """Delete the decisions that are older than `keep`, counted back from the newest in the log,
+    or from now where a clock that was fast has left later ones.
 
     Minutes and scale events stay unless `keep_minutes` says how long. Raises StoreError.
     """
-    newest = _newest(engine)
-    if newest is None:
+    logged = _newest(engine)
+    if logged is None:
         return Pruned(0, 0, 0)
+    newest = min(logged, now)
     rollups.catch_up(engine)
     cuts = [cut for name in _workloads(engine) if (cut := _cut(engine, name, newest - keep))]
     total = sum(cut.decisions for cut in cuts)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from scaler.cli.output import BadInputError, DatabaseOption, progress_bar
+from scaler.clock import SystemClock
 from scaler.settings import load_settings
 from storage import database
 from storage.retention import prune as prune_log
@@ -60,7 +61,9 @@ def prune(
     engine = database.open_existing(database_url_of(config, database_url))
     keep_minutes = None if keep_minute_days is None else timedelta(days=keep_minute_days)
     with progress_bar("prune") as on_progress:
-        found = prune_log(engine, timedelta(days=keep_days), keep_minutes, on_progress)
+        found = prune_log(
+            engine, SystemClock().now(), timedelta(days=keep_days), keep_minutes, on_progress
+        )
     typer.echo(
         f"deleted {found.decisions:,} decisions, {found.minutes:,} minutes, {found.models:,} models"
     )

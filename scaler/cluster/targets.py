@@ -232,7 +232,8 @@ def guarded_replace(found: Deployment, wanted: int, epoch: int) -> list[dict[str
 class FloorTarget(_ReadTarget):
     """Mode floor: minReplicas of an HPA, which stays in charge above it.
 
-    `read` gives the Deployment's replicas as what is asked for now, whoever asked; `apply` makes
+    `read` gives the Deployment's replicas as what is asked for now, or the HPA's minReplicas while
+    the HPA has not followed it yet: what asks for less would lower the floor. `apply` makes
     `desired` the floor, held between the minReplicas that people set and the HPA's maxReplicas.
     It writes where that differs from the HPA's minReplicas or where the floor has lived half its
     time, and answers Unchanged otherwise. A minReplicas that is not the one written last was set
@@ -255,7 +256,10 @@ class FloorTarget(_ReadTarget):
         with _as_target_error():
             hpa = self._autoscalers.read(self._hpa)
             stored = stored_number(hpa.annotations.get(EPOCH))
-            return replace(self._reader.replicas(now), stored_epoch=stored)
+            found = self._reader.replicas(now)
+            # At 0 replicas the HPA is off.
+            floor = min(hpa.min_replicas, hpa.max_replicas) if found.spec else 0
+            return replace(found, spec=max(found.spec, floor), stored_epoch=stored)
 
     def apply(self, desired: int, seen: Replicas, epoch: int) -> Outcome:
         """Make `desired` the HPA's floor; never raises."""

@@ -399,6 +399,19 @@ def test_floor_raises_min_replicas_and_says_until_when(cluster: Cluster) -> None
     assert read(target).stored_epoch == 4
 
 
+def test_a_floor_that_the_hpa_has_not_followed_yet_is_what_is_asked_for(cluster: Cluster) -> None:
+    """Else a doubt in these seconds, which holds what is asked for, would take the floor back."""
+    cluster.create_hpa(high=20)
+    target = cluster.target("floor")
+    asked = read(target)
+    assert target.apply(12, asked, 1).kind is OutcomeKind.APPLIED
+    assert (asked.spec, read(target).spec) == (2, 12)
+    assert read(target).ready == asked.ready
+    assert target.apply(12, read(target), 2).kind is OutcomeKind.UNCHANGED
+    cluster.set_replicas(0)  # which turns the HPA off
+    assert read(target).spec == 0
+
+
 def test_floor_never_goes_below_the_original(cluster: Cluster) -> None:
     cluster.create_hpa(low=3)
     target = cluster.target("floor")

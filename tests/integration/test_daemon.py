@@ -139,7 +139,7 @@ def outcomes(engine: Engine) -> list[str]:
         return [row.kind for row in connection.execute(select(schema.outcome))]
 
 
-def wait_for(condition: Any, seconds: float = 60.0) -> None:
+def wait_for(condition: Any, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the daemon did not get there in time"

@@ -139,7 +139,7 @@ def test_its_replicas_serve_when_those_of_the_real_fleet_did(served: Served) -> 
 
 def test_without_the_decisions_their_minutes_speak_and_the_report_says_so(served: Served) -> None:
     """Last, since the log is pruned for it: what a minute leaves out is named as such."""
-    prune(served.engine, timedelta(minutes=30))
+    prune(served.engine, datetime.max.replace(tzinfo=UTC), timedelta(minutes=30))
     short = audit(served.engine, Period("grammar", DAY, UNTIL)).reproduction
     assert short is not None
     assert (short.since, short.decisions) == (UNTIL - timedelta(minutes=31), 4 * 31)

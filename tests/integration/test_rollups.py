@@ -33,6 +33,7 @@ from tests.situations import NOON, flat_forecast, situation
 
 HOUR = timedelta(hours=1)
 UNTIL = MIDNIGHT + timedelta(days=1)
+LATER = UNTIL + timedelta(days=400)
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +210,7 @@ def document(engine: Engine) -> dict[str, Any]:
 def test_a_report_tells_the_same_after_pruning(log: Engine) -> None:
     before = document(log)
     shares: list[float] = []
-    found = prune(log, HOUR, on_progress=shares.append)
+    found = prune(log, LATER, HOUR, on_progress=shares.append)
     assert (found.decisions, found.minutes) == (897 + 119, 0)
     assert shares[-1] == 1.0
     after = document(log)
@@ -225,7 +226,7 @@ def test_a_report_tells_the_same_after_pruning(log: Engine) -> None:
 
 
 def test_what_stays_after_pruning_verifies_and_goes_on(log: Engine) -> None:
-    prune(log, HOUR)
+    prune(log, LATER, HOUR)
     assert verify(log).sound
     store = SqlDecisionStore(log)
     assert store.last_epoch("grammar") == 1_080
@@ -239,7 +240,7 @@ def test_what_stays_after_pruning_verifies_and_goes_on(log: Engine) -> None:
 
 
 def test_a_row_that_is_missing_after_the_cut_is_found(log: Engine) -> None:
-    prune(log, HOUR)
+    prune(log, LATER, HOUR)
     with log.begin() as connection:
         first = select(func.min(schema.decision.c.id)).where(
             schema.decision.c.workload == "grammar"
@@ -251,12 +252,20 @@ def test_a_row_that_is_missing_after_the_cut_is_found(log: Engine) -> None:
 
 
 def test_pruning_twice_deletes_nothing_more(log: Engine) -> None:
-    prune(log, HOUR)
-    assert prune(log, HOUR).decisions == 0
+    prune(log, LATER, HOUR)
+    assert prune(log, LATER, HOUR).decisions == 0
+
+
+def test_a_decision_of_a_clock_that_was_fast_does_not_make_the_others_old(log: Engine) -> None:
+    store = SqlDecisionStore(log)
+    record(store, timedelta(days=400), epoch=2_000)
+    newest = MIDNIGHT + timedelta(hours=6, seconds=-20)
+    found = prune(log, newest, HOUR, keep_minutes=2 * HOUR)
+    assert (found.decisions, found.minutes) == (897 + 119, 359 + 119 - 119)
 
 
 def test_old_minutes_go_where_that_is_asked_for(log: Engine) -> None:
-    found = prune(log, HOUR, keep_minutes=2 * HOUR)
+    found = prune(log, LATER, HOUR, keep_minutes=2 * HOUR)
     assert found.minutes == 359 + 119 - 119
     assert len(read_minutes(log, "grammar", MIDNIGHT, UNTIL)) == 120
 
@@ -270,15 +279,15 @@ def test_the_chain_is_not_cut_between_a_decision_and_its_late_outcome(engine: En
             store.record_outcome(decision_id, NOON, Outcome(OutcomeKind.APPLIED))
     assert verify(engine).sound
     # Between the first two decisions nothing can be cut: the outcome of the first came later.
-    assert prune(engine, timedelta(minutes=4)).decisions == 0
+    assert prune(engine, LATER, timedelta(minutes=4)).decisions == 0
     assert verify(engine).sound
-    assert prune(engine, timedelta(minutes=2)).decisions == 2
+    assert prune(engine, LATER, timedelta(minutes=2)).decisions == 2
     assert verify(engine).sound
 
 
 def test_pruning_works_on_each_database(engine: Engine) -> None:
     fill_log(SqlDecisionStore(engine), hours=0.5)
-    found = prune(engine, timedelta(minutes=10))
+    found = prune(engine, LATER, timedelta(minutes=10))
     assert found.decisions == 19
     assert verify(engine).sound
     assert len(read_minutes(engine, "grammar", MIDNIGHT, UNTIL)) == 30

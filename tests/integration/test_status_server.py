@@ -9,8 +9,10 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import create_connection
 from urllib.parse import quote
 
 import pytest
@@ -20,6 +22,7 @@ from sqlalchemy import Engine, text
 from policies.context import ScalingContext
 from policies.decision import Outcome, OutcomeKind
 from policies.engine import decide
+from scaler import status_server
 from scaler.exposition import Exposition
 from scaler.loop import TickResult
 from scaler.status_server import StatusServer, build_app
@@ -74,6 +77,22 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     yield Site(server, engine, unready)
     server.stop()
     engine.dispose()
+
+
+def test_connections_that_ask_for_nothing_shut_nobody_out(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_server, "FIRST_REQUEST_SECONDS", 0.5)
+    with ExitStack() as silent:
+        for number in range(status_server.MOST_CONNECTIONS):
+            one = silent.enter_context(create_connection(("127.0.0.1", site.server.port)))
+            if number % 2:
+                one.sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
+        assert site.ask("/healthz")[0] == 503
+        deadline = time.monotonic() + 20
+        while site.ask("/healthz")[0] != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_health_and_readiness(site: Site) -> None:

@@ -360,6 +360,12 @@ def test_a_partial_answer_is_a_problem(envelope: dict[str, Any], words: str) -> 
     assert words in problem.message
 
 
+def test_advice_on_the_query_is_no_doubt_about_the_answer() -> None:
+    advice = 'PromQL info: metric might not be a counter, name does not end in _total: "requests"'
+    with serving(lambda it: it.send_value("7", warnings=[advice])) as server:
+        assert observed(server).problems == ()
+
+
 def test_doubts_about_one_answer_are_not_held_against_the_next() -> None:
     def answer(exchange: Exchange) -> None:
         warnings = ["half"] if len(exchange.server.seen) == 1 else []

@@ -13,7 +13,7 @@ from forecaster.calendar import Calendar
 from forecaster.forecast import FittedModel, Forecast, Forecaster, Window
 from forecaster.history import TrafficHistory
 from forecaster.registry import combined
-from policies.context import Capacity, LeadTime, ProblemKind, ProblemSource
+from policies.context import Capacity, LeadTime, Problem, ProblemKind, ProblemSource
 from policies.decision import OutcomeKind, Reason
 from scaler.loop import ControlLoop, LoopSettings, Ports
 from scaler.ports import MetricsError, Reading, TargetError
@@ -81,6 +81,7 @@ class Bench:
         ports = Ports(self.metrics, self.target, self.store)
         chosen = forecaster or combined(Calendar())
         self.loop = ControlLoop(configured or loop_settings(), ports, chosen)
+        self.loop.catch_up(NOW - timedelta(hours=1))
 
 
 @dataclass
@@ -117,6 +118,7 @@ def bench() -> Bench:
     """With a model that was fitted at NOW."""
     built = Bench()
     built.store.save_model("grammar", fitted())
+    built.restart()
     return built
 
 
@@ -175,15 +177,17 @@ def test_slower_starts_are_planned_with_within_the_hour(bench: Bench) -> None:
 
 def test_slower_starts_that_cannot_be_fitted_are_tried_again(bench: Bench) -> None:
     hour, minute = timedelta(hours=1), timedelta(minutes=1)
+    bench.metrics.broken = ProblemKind.UNREACHABLE
+    bench.restart()
     assert not bench.loop.refit_due(NOW, 86_400)
     bench.target.seen_lead = SLOW
     assert bench.loop.refit_due(NOW + hour, 86_400)
-    bench.metrics.broken = ProblemKind.UNREACHABLE
     with pytest.raises(MetricsError):
         bench.loop.refit(NOW + hour)
     bench.metrics.broken = None
-    assert bench.loop.tick(NOW + hour).context.forecast is not None
     assert bench.loop.refit_due(NOW + hour + minute, 86_400)
+    bench.loop.catch_up(NOW + hour + minute)
+    assert bench.loop.tick(NOW + hour + minute).context.forecast is not None
 
 
 def test_a_restart_keeps_the_model_for_the_lead_time_that_was_learned(bench: Bench) -> None:
@@ -253,20 +257,86 @@ def test_the_history_ends_one_metric_lag_ago_and_late_steps_are_asked_for_again(
     assert seen[-1].last_known_end == seen[-1].end == NOW + timedelta(minutes=3)
 
 
-def test_a_source_with_less_than_was_asked_for_is_asked_for_the_whole_once(bench: Bench) -> None:
-    asked: list[timedelta] = []
-    answer = bench.metrics.demand_history
+class Counted(FakeMetrics):
+    """Says what spans of history it was asked for; `doubt` is about every span of a day and more,
+    `known_from` the first that it knows."""
 
-    def counted(start: datetime, end: datetime, step_seconds: int) -> Reading[TrafficHistory]:
-        asked.append(end - start)
-        return answer(max(start, NOW - timedelta(days=10)), end, step_seconds)
+    def __init__(self) -> None:
+        super().__init__(weeks(), lambda now: rate_at(weeks(), now))
+        self.asked: list[timedelta] = []
+        self.doubt: ProblemKind | None = None
+        self.known_from = weeks().start
 
-    bench.metrics.demand_history = counted  # type: ignore[method-assign]
+    def demand_history(
+        self, start: datetime, end: datetime, step_seconds: int
+    ) -> Reading[TrafficHistory]:
+        self.asked.append(end - start)
+        told = super().demand_history(max(start, self.known_from), end, step_seconds)
+        if self.doubt is None or end - start < timedelta(days=1):
+            return told
+        return Reading(told.value, (Problem(ProblemSource.HISTORY, self.doubt, "of old"),))
+
+
+@pytest.fixture
+def counted(bench: Bench) -> Counted:
+    bench.metrics = metrics = Counted()
+    return metrics
+
+
+def test_a_source_with_less_than_was_asked_for_is_asked_for_the_whole_once(
+    bench: Bench, counted: Counted
+) -> None:
+    counted.known_from = NOW - timedelta(days=10)
     bench.restart()
     for minute in range(5):
         bench.loop.tick(NOW + timedelta(minutes=minute))
     bench.loop.refit(NOW + timedelta(minutes=5))
-    assert asked == [timedelta(days=14)] + 5 * [timedelta(minutes=1)]
+    assert counted.asked == [timedelta(days=14), timedelta(hours=1)] + 5 * [timedelta(minutes=1)]
+
+
+def test_a_tick_never_waits_for_the_whole_history(bench: Bench, counted: Counted) -> None:
+    """After a restart with a model: weeks may take a minute, and a decision may not."""
+    counted.broken = ProblemKind.UNREACHABLE
+    bench.restart()
+    counted.broken = None
+    counted.asked.clear()
+    result = bench.loop.tick(NOW)
+    assert counted.asked == [timedelta(hours=1)]
+    assert result.context.forecast is None
+    assert [problem.message for problem in result.context.problems] == [
+        "the history is still to be read"
+    ]
+    bench.loop.catch_up(NOW)
+    assert counted.asked == [timedelta(hours=1), timedelta(days=14)]
+    assert bench.loop.tick(NOW + timedelta(minutes=1)).context.problems == ()
+
+
+def test_what_is_doubtful_far_back_is_left_out_and_not_read_again(
+    bench: Bench, counted: Counted
+) -> None:
+    counted.doubt = ProblemKind.IMPLAUSIBLE
+    bench.restart()
+    for minute in range(3):
+        result = bench.loop.tick(NOW + timedelta(minutes=minute))
+        bench.loop.catch_up(NOW + timedelta(minutes=minute))
+        assert (result.context.problems, result.context.forecast is None) == ((), False)
+    assert counted.asked.count(timedelta(days=14)) == 1
+
+
+def test_a_whole_of_which_a_part_is_missing_serves_in_doubt_until_it_is_read_again(
+    bench: Bench, counted: Counted
+) -> None:
+    counted.doubt = ProblemKind.PARTIAL
+    bench.restart()
+    bench.target.replicas = 300
+    result = bench.loop.tick(NOW)
+    assert result.context.forecast is not None
+    assert result.decision.reason is Reason.METRICS_UNAVAILABLE  # that is, never shrink
+    assert counted.asked.count(timedelta(days=14)) == 1
+    counted.doubt = None
+    bench.loop.catch_up(NOW)
+    assert counted.asked.count(timedelta(days=14)) == 2
+    assert bench.loop.tick(NOW + timedelta(minutes=1)).context.problems == ()
 
 
 def test_lost_metrics_hold_the_fleet(bench: Bench) -> None:
@@ -363,6 +433,7 @@ def test_a_refit_that_fails_keeps_the_last_good_model(bench: Bench) -> None:
     with pytest.raises(MetricsError):
         bench.loop.refit(NOW + timedelta(hours=1))
     bench.metrics.broken = None
+    bench.loop.catch_up(NOW + timedelta(hours=1))
     assert bench.loop.tick(NOW + timedelta(hours=1)).context.forecast is not None
 
 

@@ -164,13 +164,21 @@ def test_without_the_log_the_last_known_word_stands(bench: Bench) -> None:
 
 
 def test_a_paused_loop_writes_nothing_for_an_hour(bench: Bench) -> None:
+    """It does not even ask the target for what is there already: a floor would be written."""
     bench.override(OverrideKind.PAUSE, minutes=61)
+    asked: list[int] = []
+
+    def heard(replicas: int) -> int:
+        asked.append(replicas)
+        return replicas
+
+    bench.target.meddler = heard
     outcomes = set()
     for _ in range(240):
         bench.now += timedelta(seconds=15)
         outcomes.add(bench.loop.tick(bench.now).outcome.kind)
     assert outcomes == {OutcomeKind.UNCHANGED}
-    assert bench.target.applied == []
+    assert asked == []
 
 
 @pytest.mark.parametrize(
