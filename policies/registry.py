@@ -44,6 +44,10 @@ _LOAD = ("targetQps", "targetConcurrency")
 _STATIC = Policy(static.propose, guardrails.PEOPLE_FIRST, knobs=("replicas",))
 
 _OURS = (predictive.look_back, *guardrails.ALL)
+OUR_PARAMETERS = ("margin", "lookBackSeconds", "collapseRatio")
+
+BY_THE_CLOCK = ("cron", "cron_floor")
+"""Policies that need a schedule."""
 
 POLICIES: dict[str, Policy] = {
     "predictive": Policy(predictive.propose, _OURS, forecaster="combined", knobs=("margin",)),
@@ -90,3 +94,71 @@ POLICIES: dict[str, Policy] = {
     "crane_dsp": _peer(crane_dsp.propose, *_HPA, forecaster="crane_dsp"),
     "seasonal_naive": _peer(seasonal_naive.propose, forecaster="seasonal_naive_day", knobs=_LOAD),
 }
+
+PARAMETERS = frozenset(
+    (
+        "activationQps",
+        "averageWindowSeconds",
+        "betweenTokensSeconds",
+        "betweenTokensSecondsPerToken",
+        "betweenTokensSlaSeconds",
+        "collapseRatio",
+        "cooldownSeconds",
+        "cooldownWindowSeconds",
+        "decisionType",
+        "downWindowSeconds",
+        "downscaleDelaySeconds",
+        "downscalingFactor",
+        "failureThreshold",
+        "fallbackBehavior",
+        "fallbackReplicas",
+        "firstTokenSeconds",
+        "firstTokenSecondsPerToken",
+        "firstTokenSlaSeconds",
+        "floorQps",
+        "idleReplicas",
+        "ignoreNullValues",
+        "inputTokens",
+        "kvCacheTokens",
+        "kvUtilization",
+        "linearSamples",
+        "loadScaling",
+        "lookAheadSeconds",
+        "lookBackSeconds",
+        "margin",
+        "maxBatchedTokens",
+        "maxCapacityBufferPercent",
+        "maxSequences",
+        "minMax",
+        "optimizationTarget",
+        "outputTokens",
+        "panicWindowSeconds",
+        "periodSeconds",
+        "replicas",
+        "scaleDownPercent",
+        "scaleDownWindowSeconds",
+        "scaleInRatio",
+        "scaleInWindowSeconds",
+        "scaleUpPercent",
+        "scaleUpPods",
+        "scaleUpUtilization",
+        "scaleUpWindowSeconds",
+        "stableWindowSeconds",
+        "stepPercent",
+        "targetConcurrency",
+        "targetKvUsage",
+        "targetQps",
+        "targetWaiting",
+        "tolerance",
+        "upWindowSeconds",
+        "upscaleDelaySeconds",
+        "upscalingFactor",
+    )
+)
+"""All that some policy reads, in the words of where it comes from."""
+
+
+def parameters_of(policy: str) -> frozenset[str]:
+    """Those that may be given: ours are few, and each peer may read what peers share."""
+    own = POLICIES[policy].propose is predictive.propose
+    return frozenset(OUR_PARAMETERS) if own else PARAMETERS

@@ -10,6 +10,7 @@ from scaler.cluster.check import check_target
 from scaler.cluster.connection import connect
 from scaler.cluster.pods import lead_times
 from scaler.finding import Finding, Severity
+from scaler.listening import CannotListenError, listen
 from scaler.ports import Clock, StoreError, TargetError
 from scaler.settings import Settings, SettingsError, Workload
 from scaler.starts import FEWEST
@@ -18,8 +19,8 @@ from storage import database
 
 
 def check_settings(settings: Settings, clock: Clock) -> list[Finding]:
-    """The log, then metrics and target of each workload; nothing is written anywhere."""
-    findings = [_database(settings)]
+    """Log and server, then metrics and target of each workload; nothing is written anywhere."""
+    findings = [_database(settings), _server(settings)]
     for workload in settings.workloads:
         findings.extend(check_metrics(settings.prometheus, workload, clock.now()))
     findings.extend(_targets(settings, clock))
@@ -39,6 +40,21 @@ def _database(settings: Settings) -> Finding:
         message = f"is at schema {at}, needs {database.head()}: run daybreak db upgrade"
         return Finding(Severity.ERROR, "database", message)
     return Finding(Severity.OK, "database", "empty, tables will be made" if at is None else "ready")
+
+
+def _server(settings: Settings) -> Finding:
+    host, port = settings.server.host, settings.server.port
+    try:
+        settings.server.token()
+        listen(host, port).close()
+    except SettingsError as error:
+        return Finding(Severity.ERROR, "server", str(error))
+    except CannotListenError as error:
+        message = str(error).removeprefix("server: ")
+        if error.taken:
+            return Finding(Severity.WARNING, "server", f"{message}; is the daemon running?")
+        return Finding(Severity.ERROR, "server", message)
+    return Finding(Severity.OK, "server", f"{host}, port {port} is free")
 
 
 def _targets(settings: Settings, clock: Clock) -> Iterator[Finding]:

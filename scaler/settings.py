@@ -11,10 +11,12 @@ import os
 import re
 from collections.abc import Hashable
 from datetime import UTC, date, datetime
+from difflib import get_close_matches
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import yaml
@@ -42,8 +44,8 @@ from policies.context import (
     ScalingRules,
     SelectPolicy,
 )
-from policies.registry import POLICIES
-from policies.schedule import Schedule
+from policies.registry import BY_THE_CLOCK, POLICIES, parameters_of
+from policies.schedule import Schedule, fires
 from scaler.loop import LoopSettings
 
 
@@ -74,6 +76,14 @@ def _moment(value: object) -> object:
 
 
 NO_SECRETS = "a password must not stand in the file"
+
+
+def _readable_url(url: str) -> str:
+    try:
+        urlsplit(url).port  # noqa: B018  # which looks at host and port
+    except ValueError as error:
+        raise ValueError(f"is not a URL: {error}") from error
+    return url
 
 
 def _secret_free_url(url: str) -> str:
@@ -135,17 +145,26 @@ class Tls(Section):
         return self
 
 
+HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
+HeaderValue = Annotated[str, Field(pattern=r"^[^\s]([^\r\n]*[^\s])?$")]
+
+
 class Prometheus(Section):
     """Where history and signals are read; Thanos, Mimir and VictoriaMetrics speak the same."""
 
-    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$"), AfterValidator(_secret_free_url)]
+    url: Annotated[
+        str,
+        Field(pattern=r"^https?://[^\s]+$"),
+        AfterValidator(_secret_free_url),
+        AfterValidator(_readable_url),
+    ]
     timeout_seconds: Positive = 10.0
     history_timeout_seconds: Positive = 60.0
     max_response_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024
     bearer_token_file: Path | None = None
     basic_auth: BasicAuth | None = None
     tls: Tls = Tls()
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
     tenant: str | None = None
     tenant_header: str = "X-Scope-OrgID"
 
@@ -327,9 +346,12 @@ class EventSettings(Section):
 
 def _on_the_clock(at: datetime, zone: ZoneInfo) -> datetime:
     """The moment in UTC; of an hour that comes twice, the first."""
+    try:
+        moment = (at if at.tzinfo else at.replace(tzinfo=zone)).astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{at} lies outside of the calendar") from None
     if at.tzinfo is not None:
-        return at.astimezone(UTC)
-    moment = at.replace(tzinfo=zone).astimezone(UTC)
+        return moment
     if moment.astimezone(zone).replace(tzinfo=None) != at:
         raise ValueError(f"the clocks of {zone.key} skip {at:%Y-%m-%d %H:%M}")
     return moment
@@ -465,6 +487,9 @@ class ScheduleSettings(Section):
 
     @model_validator(mode="after")
     def _readable(self) -> ScheduleSettings:
+        for line in (self.start, self.end):
+            if not fires(line):
+                raise ValueError(f"cron line {line!r} never fires")
         self.schedule()
         return self
 
@@ -478,7 +503,9 @@ class Policy(Section):
 
     name: str = "predictive"
     target_bad_ratio: Annotated[float, Field(gt=0, le=0.5)] = 1e-4
-    parameters: dict[str, float] = Field(default_factory=dict)
+    parameters: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(
+        default_factory=dict
+    )
     schedules: tuple[ScheduleSettings, ...] = ()
 
     @field_validator("name")
@@ -487,6 +514,20 @@ class Policy(Section):
         if name not in POLICIES:
             raise ValueError(f"{name!r} is not a policy; there are {', '.join(sorted(POLICIES))}")
         return name
+
+    @model_validator(mode="after")
+    def _read(self) -> Policy:
+        known = parameters_of(self.name)
+        for name in self.parameters:
+            if name not in known:
+                near = get_close_matches(name, known, n=len(known), cutoff=0.6) or sorted(known)
+                raise ValueError(
+                    f"parameters.{name} is not a parameter of {self.name}; there are "
+                    f"{', '.join(near)}"
+                )
+        if self.name in BY_THE_CLOCK and not self.schedules:
+            raise ValueError(f"{self.name} goes by schedules, and there are none")
+        return self
 
 
 class Workload(Section):
@@ -629,6 +670,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be a single word", key.start_mark
+                )
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key.value!r} stands twice", key.start_mark

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import math
-import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -52,6 +51,7 @@ from scaler.control import (
     override_request,
     read_body,
 )
+from scaler.listening import listen
 from scaler.ports import StoreError
 from storage.database import reading
 from storage.overrides import (
@@ -193,9 +193,8 @@ class StatusServer:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Bind, then serve; raises OSError where the address cannot be bound."""
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        listening = socket.create_server((self._host, self._port), family=family)
+        """Bind, then serve; raises CannotListenError."""
+        listening = listen(self._host, self._port)
         self._port = listening.getsockname()[1]
         self._thread = threading.Thread(
             target=self._server.run, args=([listening],), name="status", daemon=True

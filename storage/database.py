@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,10 @@ def _by_psycopg(url: URL) -> bool:
 def _postgres(url: URL, limited: bool) -> Engine:
     from storage import postgres  # noqa: PLC0415  # its driver is an extra
 
-    engine = create_engine(
-        url, pool_pre_ping=True, connect_args=postgres.connect_args(limited=limited)
-    )
-    if limited:
-        postgres.limit(engine)
+    if not limited:
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, pool_pre_ping=True, connect_args=postgres.CONNECT_ARGS)
+    postgres.limit(engine)
     return engine
 
 
@@ -122,7 +121,9 @@ def open_existing(url: str) -> Engine:
     engine = open_engine(url)
     missing = missing_file(engine)
     if missing is not None:
-        raise StoreError(f"there is no decision log at {missing.absolute()}")
+        beside = missing.with_name("daybreak-demo.db")
+        hint = f"; the demo's is there: --database sqlite:///{beside}" if beside.exists() else ""
+        raise StoreError(f"there is no decision log at {missing.absolute()}{hint}")
     if revision(engine) is None:
         raise StoreError("the database holds no decision log")
     prepare(engine)
@@ -133,10 +134,18 @@ def open_existing(url: str) -> Engine:
 def reading(engine: Engine) -> Iterator[Connection]:
     """A connection to the decision log whose errors are StoreErrors."""
     try:
-        with engine.connect() as connection:
+        with engine.connect() as connection, _quickly(connection):
             yield connection
     except SQLAlchemyError as error:
         raise StoreError(f"the decision log cannot be read: {reason(error)}") from error
+
+
+def _quickly(connection: Connection) -> AbstractContextManager[None]:
+    if not _by_psycopg(connection.engine.url):
+        return nullcontext()
+    from storage import postgres  # noqa: PLC0415  # its driver is an extra
+
+    return postgres.in_binary(connection)
 
 
 @contextmanager

@@ -5,11 +5,13 @@ Imported only where a database is PostgreSQL, since its driver is an extra.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from psycopg.pq import Format
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 
 CONNECT_SECONDS = 3
 UNANSWERED_SECONDS = 5
@@ -17,21 +19,30 @@ UNANSWERED_SECONDS = 5
 LOCK_SECONDS, STATEMENT_SECONDS = 3, 15
 
 
-class BinaryCursor(psycopg.Cursor[Any]):
-    """Asks for results in binary: a month of contexts as text takes half as long again."""
+CONNECT_ARGS = {
+    "connect_timeout": CONNECT_SECONDS,
+    "tcp_user_timeout": 1000 * UNANSWERED_SECONDS,
+}
+"""For who must not wait for a server that does not answer."""
 
+
+class _BinaryCursor(psycopg.Cursor[Any]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.format = Format.BINARY
 
 
-def connect_args(limited: bool) -> dict[str, Any]:
-    """For psycopg; `limited` where a server that does not answer must be an error soon."""
-    args: dict[str, Any] = {"cursor_factory": BinaryCursor}
-    if limited:
-        args["connect_timeout"] = CONNECT_SECONDS
-        args["tcp_user_timeout"] = 1000 * UNANSWERED_SECONDS
-    return args
+@contextmanager
+def in_binary(connection: Connection) -> Iterator[None]:
+    """Meanwhile results come in binary: as text a month of contexts takes half as long again. Not
+    for good, since SQLAlchemy reads catalogues as text."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    before, driver.cursor_factory = driver.cursor_factory, _BinaryCursor
+    try:
+        yield
+    finally:
+        driver.cursor_factory = before
 
 
 def limit(engine: Engine) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from scaler.cli.command import careful
 from scaler.cli.output import clear_errors, configure_logs
 
 COMMANDS = {
@@ -84,7 +85,7 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
         else:
-            app.command(name)(command)
+            app.command(name)(careful(command))
     return app
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from scaler.cli.databases import database_url_of
+from scaler.cli.command import database_url_of
 from scaler.cli.output import (
     BadInputError,
     DatabaseOption,
@@ -70,15 +71,25 @@ def verify(
     """
     engine = open_existing(database_url_of(config, database_url))
     start, end = iso_time("--since", since), iso_time("--until", until)
+    if start is not None and end is not None and start >= end:
+        raise BadInputError(f"--since: {start} is not before {end}")
     with progress_bar("verify") as on_progress:
         found = verify_log(engine, start, end, on_progress)
     engine.dispose()
+    if (start or end) and not found.decisions and found.sound:
+        # A check of nothing would pass for ever.
+        raise BadInputError(f"the log holds no decision{_span_words(start, end)}")
     if json_out is not None:
         write_json(_verification_document(found, since, until), json_out)
     else:
         _tell(found)
     if not found.sound:
         raise typer.Exit(1)
+
+
+def _span_words(start: datetime | None, end: datetime | None) -> str:
+    since, until = f" from {start}" if start else "", f" until {end}" if end else ""
+    return since + until
 
 
 def _verification_document(

@@ -191,7 +191,7 @@ def _recorded(config: Path | None) -> Traffic:
     assert config is not None
     settings = load_settings(config)
     history = recorded_history(config, settings).value
-    return Traffic(history, Calendar(settings.workloads[0].history.time_zone))
+    return Traffic(history, settings.workloads[0].traffic_calendar())
 
 
 def _plan(

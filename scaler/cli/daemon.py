@@ -53,8 +53,8 @@ def run(
         settings.server.host,
         settings.server.port,
     )
-    daemon = Daemon(rounds, jobs, clock)
-    clean = daemon.run(server.start)
+    server.start()  # First: where it cannot listen, nothing is decided.
+    clean = Daemon(rounds, jobs, clock).run()
     server.stop()
     engine.dispose()
     _leave(0 if clean else 1)

@@ -8,17 +8,20 @@ from typing import Annotated
 
 import typer
 
+from scaler.cli.command import careful, database_url_of
 from scaler.cli.output import BadInputError, DatabaseOption, progress_bar
 from scaler.clock import SystemClock
-from scaler.settings import load_settings
 from storage import database
 from storage.retention import prune as prune_log
 from storage.rollups import catch_up
+
+MOST_DAYS = 36_500
 
 db = typer.Typer(help="The database of the decision log.", no_args_is_help=True)
 
 
 @db.command("upgrade")
+@careful
 def upgrade(
     config: Annotated[Path | None, typer.Option("--config", help="Settings file.")] = None,
     database_url: DatabaseOption = None,
@@ -36,11 +39,17 @@ def upgrade(
 
 
 @db.command("prune")
+@careful
 def prune(
-    keep_days: Annotated[float, typer.Option(help="Decisions that stay, in days.", min=0.04)],
+    keep_days: Annotated[
+        float, typer.Option(help="Decisions that stay, in days.", min=0.04, max=MOST_DAYS)
+    ],
     keep_minute_days: Annotated[
         float | None,
-        typer.Option(help="What reports need of each minute stays so long; for good if not given."),
+        typer.Option(
+            help="What reports need of each minute stays so long; for good if not given.",
+            max=MOST_DAYS,
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings file.")] = None,
     database_url: DatabaseOption = None,
@@ -67,11 +76,3 @@ def prune(
     typer.echo(
         f"deleted {found.decisions:,} decisions, {found.minutes:,} minutes, {found.models:,} models"
     )
-
-
-def database_url_of(config: Path | None, database_url: str | None) -> str:
-    if config is not None and database_url is not None:
-        raise BadInputError("give --config or --database, not both")
-    if config is not None:
-        return load_settings(config).database.resolved_url()
-    return database_url or "sqlite:///daybreak.db"

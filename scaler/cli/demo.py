@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine
 
-from scaler.cli.output import DatabaseOption, configure_logs, output_option, write_text
+from scaler.cli.command import DEMO_DATABASE
+from scaler.cli.output import (
+    BadInputError,
+    DatabaseOption,
+    configure_logs,
+    output_option,
+    write_text,
+)
 from scaler.clock import Pace
 from scaler.demo.report import LABELS, audit_report
 from scaler.demo.screen import DemoScreen
@@ -24,8 +33,6 @@ from simulator.clock import VirtualClock
 from simulator.scorecard import Scorecard
 from storage.decisions import SqlDecisionStore
 from storage.reports.report import render_html
-
-DEMO_DATABASE = Path("daybreak-demo.db")
 
 
 def demo(
@@ -48,36 +55,53 @@ def demo(
     """
     configure_logs("warning")
     console = Console()
-    settings = demo_settings(database_url or _fresh_demo_database(), days)
-    engine = open_log(settings.database.resolved_url())
-    _require_empty(engine, settings)
-    plan = scenario(days)
-    clock = VirtualClock(plan.starts_at)
-    watch = Watch(settings, clock)
-    with contextlib.ExitStack() as stack:
-        note = ""
-        if not headless:
-            server = StatusServer(
-                build_app(engine, watch.registry, watch.unready), settings.server.host, port
-            )
-            server.start()
-            stack.callback(server.stop)
-            note = f"live page: {server.url}"
-            console.print(note)
-        screen = stack.enter_context(DemoScreen(console, plan.starts_at, plan.until, note))
-        watch.listeners.append(screen.after_tick)
-        pace = Pace(plan.starts_at, 0.0 if headless else speed)
-        finished = run_demo(settings, plan, engine, watch, clock, pace.wait)
-    write_text(report, render_html(audit_report(finished, engine)))
+    with contextlib.ExitStack() as locked:
+        settings = demo_settings(database_url or locked.enter_context(_fresh_demo_database()), days)
+        engine = open_log(settings.database.resolved_url())
+        _require_empty(engine, settings)
+        plan = scenario(days)
+        clock = VirtualClock(plan.starts_at)
+        watch = Watch(settings, clock)
+        with contextlib.ExitStack() as stack:
+            note = ""
+            if not headless:
+                server = StatusServer(
+                    build_app(engine, watch.registry, watch.unready), settings.server.host, port
+                )
+                server.start()
+                stack.callback(server.stop)
+                note = f"live page: {server.url}"
+                console.print(note)
+            screen = stack.enter_context(DemoScreen(console, plan.starts_at, plan.until, note))
+            watch.listeners.append(screen.after_tick)
+            pace = Pace(plan.starts_at, 0.0 if headless else speed)
+            finished = run_demo(settings, plan, engine, watch, clock, pace.wait)
+        write_text(report, render_html(audit_report(finished, engine)))
+        engine.dispose()
     console.print(_comparison(finished.scorecards))
     console.print(f"report: {report}")
 
 
-def _fresh_demo_database() -> str:
-    """The demo's own file, begun anew: its virtual dates would mix with those of the last run."""
-    for suffix in ("", "-wal", "-shm"):
-        DEMO_DATABASE.with_name(DEMO_DATABASE.name + suffix).unlink(missing_ok=True)
-    return f"sqlite:///{DEMO_DATABASE}"
+@contextlib.contextmanager
+def _fresh_demo_database() -> Iterator[str]:
+    """The demo's own file, begun anew: its virtual dates would mix with those of the last run.
+    Locked meanwhile, lest a second demo takes it away from the first."""
+    try:
+        opened = DEMO_DATABASE.open("ab")
+    except OSError as error:
+        raise BadInputError(f"cannot write {DEMO_DATABASE.absolute()}: {error.strerror}") from error
+    with opened as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BadInputError(
+                f"another demo is at work on {DEMO_DATABASE.absolute()}: wait for it, or give this "
+                "one a --database"
+            ) from error
+        file.truncate(0)
+        for suffix in ("-wal", "-shm"):
+            DEMO_DATABASE.with_name(DEMO_DATABASE.name + suffix).unlink(missing_ok=True)
+        yield f"sqlite:///{DEMO_DATABASE}"
 
 
 def _require_empty(engine: Engine, settings: Settings) -> None:

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from structlog.typing import EventDict
 
 from forecaster.history import TrafficHistory
+from scaler.listening import CannotListenError
 from scaler.ports import StoreError
 from scaler.settings import SettingsError
 from simulator.traces import whole_file as whole
@@ -37,17 +38,26 @@ class BadInputError(Exception):
     """Options that do not go together, or name what is not there."""
 
 
+OUTPUTS = ("--json", "--html", "--csv", "--out", "--report")
+"""Options that name a file to write."""
+
+
 def output_option(*names: str, help_text: str) -> Any:
-    """An option that names a file to write; whether it can be written is found out before the work
-    begins, since the work may take an hour."""
+    """One of OUTPUTS; whether it can be written is found out before the work begins, since the work
+    may take an hour."""
     return typer.Option(*names, help=help_text, callback=_require_writable)
 
 
 def _require_writable(parameter: typer.CallbackParam, given: Any) -> Any:
-    if given is not None and str(given) != "-":
-        why = whole.why_unwritable(Path(given))
-        if why is not None:
-            raise BadInputError(f"{parameter.opts[0]}: cannot write {given}: {why}")
+    option = parameter.opts[0]
+    assert option in OUTPUTS, option
+    if given is None or (str(given) == "-" and option == "--json"):
+        return given
+    if str(given) == "-":
+        raise BadInputError(f"{option}: expected a file; only --json goes to standard output")
+    why = whole.why_unwritable(Path(given))
+    if why is not None:
+        raise BadInputError(f"{option}: cannot write {given}: {why}")
     return given
 
 
@@ -62,7 +72,7 @@ def clear_errors() -> Iterator[None]:
     """Bad input ends with one clear message and status 2, never with a traceback."""
     try:
         yield
-    except (SettingsError, StoreError, TraceError, BadInputError) as error:
+    except (SettingsError, StoreError, TraceError, CannotListenError, BadInputError) as error:
         typer.echo(f"daybreak: {error}", err=True)
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
@@ -78,9 +88,9 @@ def moment(option: str, text: str) -> datetime:
     """The time that an option gives, UTC where it names no zone; raises BadInputError."""
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise BadInputError(f"{option}: expected an ISO-8601 time, got {text!r}") from None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 @contextlib.contextmanager

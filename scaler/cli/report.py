@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 
 from scaler.audit import DEFAULT_SLO_SECONDS, Period, audits, helper_for, last_moment
 from scaler.cli.audit import SettingsOption, SinceOption, UntilOption
-from scaler.cli.databases import database_url_of
+from scaler.cli.command import database_url_of
 from scaler.cli.output import (
     BadInputError,
     DatabaseOption,

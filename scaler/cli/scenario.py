@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic.alias_generators import to_camel
 
 from forecaster.history import TrafficHistory
-from policies.registry import POLICIES
+from policies.registry import BY_THE_CLOCK, POLICIES
 from scaler.cli.output import BadInputError, iso_time, trace_from
 from scaler.cli.pods import check_exact, check_fluid, check_room
 from scaler.settings import Workload, load_settings
@@ -26,9 +27,6 @@ from simulator.replay import Scenario, first_replicas, policy_defaults, static_p
 from simulator.schedules import hourly_schedules
 from simulator.traces.edit import cut, scaled_to_peak
 from simulator.whatif import Run, warmup
-
-BY_THE_CLOCK = ("cron", "cron_floor")
-"""Policies that need a schedule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +68,8 @@ def scenario_of(traffic: TrafficHistory, setting: Setting, warmup_days: float | 
         starts_at = traffic.start + warmup(traffic.days, warmup_days)
     except ValueError as error:
         raise BadInputError(str(error)) from error
+    if not np.nansum(traffic.between(starts_at, traffic.end).values) > 0:
+        raise BadInputError(f"{traffic.series}: no traffic from {starts_at} on, nothing to score")
     try:
         capacity = setting.profile.capacity_within(setting.slo_seconds)
     except ValueError as error:
@@ -122,14 +122,16 @@ def run_of(name: str, scenario: Scenario, setting: Setting) -> Run:
     }
     given = document.get("policy", {})
     own = given.get("parameters", {}) if given.get("name", "predictive") == name else {}
+    target = {key: given[key] for key in ("targetBadRatio",) if key in given}
     document["policy"] = {
+        **target,
         "name": name,
         "parameters": {**defaults, **own},
         "schedules": _schedules(name, given, scenario, capacity),
     }
     days = (scenario.until - scenario.traffic.start).days + 1
-    document.setdefault("history", {})
-    document["history"] = {**document["history"], "days": min(28, days)}
+    history = document.get("history", {})
+    document["history"] = {**history, "days": min(history.get("days", 28), days)}
     workload = Workload.model_validate(document)
     interval = pace_of(workload, setting.interval_seconds).interval_seconds
     if setting.engine == "exact":

@@ -65,7 +65,9 @@ class Place:
 def simulate(
     trace: Annotated[Path, typer.Option(help="Trace CSV: timestamp,qps.")],
     policy: Annotated[str, typer.Option(help="Policies, separated by commas.")] = "predictive",
-    peak_qps: Annotated[float | None, typer.Option(help="Scale the trace to this peak.")] = None,
+    peak_qps: Annotated[
+        float | None, typer.Option(help="Scale the trace to this peak.", min=0.001)
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings file: its first workload.")] = None,
     engine: Annotated[str, typer.Option(help="exact or fluid.")] = "exact",
     scale: Annotated[

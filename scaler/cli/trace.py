@@ -11,6 +11,7 @@ import numpy as np
 import typer
 
 from forecaster.history import TrafficHistory
+from scaler.cli.command import careful
 from scaler.cli.output import (
     BadInputError,
     JsonOption,
@@ -28,11 +29,14 @@ from simulator.traces.trace_file import write_trace
 
 trace = typer.Typer(help="Traces: import, generate, edit, describe.", no_args_is_help=True)
 
+MOST = 1e6
+"""Of what one number of an edit may be: minutes, hours, or times the rate."""
 OutOption = Annotated[Path, output_option("--out", help_text="Trace CSV to write.")]
 TraceArgument = Annotated[Path, typer.Argument(help="Trace CSV.")]
 
 
 @trace.command("import")
+@careful
 def import_trace(
     source: Annotated[Path, typer.Argument(help="File in another format.")],
     kind: Annotated[str, typer.Option(help=f"{', '.join(IMPORTERS)}.")],
@@ -51,15 +55,25 @@ def import_trace(
 
 
 @trace.command("generate")
+@careful
 def generate_trace(
     out: OutOption,
-    days: Annotated[int, typer.Option(min=1, max=1000)] = 15,
+    days: Annotated[int, typer.Option(help="How many.", min=1, max=1000)] = 15,
     start: Annotated[str, typer.Option(help="First day.")] = "2026-03-02",
-    peak_qps: Annotated[float, typer.Option(min=0.001)] = 200_000.0,
-    night_ratio: Annotated[float, typer.Option(min=0, max=1)] = 0.18,
-    weekend_ratio: Annotated[float, typer.Option(min=0, max=10)] = 0.75,
-    noise: Annotated[float, typer.Option(min=0, max=2)] = 0.02,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    peak_qps: Annotated[
+        float,
+        typer.Option(help="Top of a weekday's curve; noise comes on top.", min=0.001, max=1e12),
+    ] = 200_000.0,
+    night_ratio: Annotated[
+        float, typer.Option(help="The lowest rate of a day, as a share of it.", min=0, max=1)
+    ] = 0.18,
+    weekend_ratio: Annotated[
+        float, typer.Option(help="A day off, as a share of a weekday.", min=0, max=10)
+    ] = 0.75,
+    noise: Annotated[
+        float, typer.Option(help="Of each minute, in log rate (standard deviation).", min=0, max=2)
+    ] = 0.02,
+    seed: Annotated[int, typer.Option(help="Of the noise.", min=0)] = 0,
 ) -> None:
     """Make the days of a diurnal service by the minute; the same options give the same file.
 
@@ -70,10 +84,11 @@ def generate_trace(
 
 
 @trace.command("edit")
+@careful
 def edit_trace(
     source: TraceArgument,
     out: OutOption,
-    peak_qps: Annotated[float | None, typer.Option(help="Scale to this peak.")] = None,
+    peak_qps: Annotated[float | None, typer.Option(help="Scale to this peak.", min=0.001)] = None,
     stretch: Annotated[float | None, typer.Option(help="Times the duration.")] = None,
     append: Annotated[Path | None, typer.Option(help="Trace to put behind it.")] = None,
     start: Annotated[str | None, typer.Option(help="Keep from here.")] = None,
@@ -107,7 +122,7 @@ def edit_trace(
             at, numbers = _parts("holiday", text, 1)
             edited = edit.with_holiday(edited, at, *numbers)
         for text in clock_change or []:
-            at, numbers = _parts("clock-change", text, 1)
+            at, numbers = _parts("clock-change", text, 1, low=-MOST)
             edited = edit.with_clock_change(edited, at, *numbers)
         edited = edited if peak_qps is None else edit.scaled_to_peak(edited, peak_qps)
     except ValueError as error:
@@ -116,6 +131,7 @@ def edit_trace(
 
 
 @trace.command("describe")
+@careful
 def describe_trace(source: TraceArgument, json_out: JsonOption = None) -> None:
     """Say what a trace is like: span, peak, gaps, daily and weekly likeness.
 
@@ -160,15 +176,16 @@ def _likeness(found: TrafficHistory, back: timedelta) -> float | None:
     return round(float(np.corrcoef(now[both], before[both])[0, 1]), 3)
 
 
-def _parts(option: str, text: str, count: int) -> tuple[datetime, list[float]]:
+def _parts(option: str, text: str, count: int, low: float = 0.0) -> tuple[datetime, list[float]]:
     """A time and so many numbers, as one option carries them."""
     time, *numbers = text.split(",")
     try:
         found = [float(number) for number in numbers]
     except ValueError:
         found = []
-    if len(found) != count:
+    if len(found) != count or not all(low <= number <= MOST for number in found):
         raise BadInputError(
-            f"--{option}: expected a time and {count} numbers, separated by commas, got {text!r}"
+            f"--{option}: expected a time and {count} numbers from {low:g} to {MOST:g}, separated "
+            f"by commas, got {text!r}"
         )
     return moment(f"--{option}", time), found

@@ -24,6 +24,10 @@ AFTERWARDS = timedelta(minutes=30)
 _decision = schema.decision.c
 
 
+LARGEST_ID = 2**63 - 1
+"""That a database can be asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """A decision by its id, or the last one of a workload at or before a time."""
@@ -36,17 +40,17 @@ class Reference:
 def parse_reference(text: str) -> Reference:
     """`47`, or `WORKLOAD@2026-03-16T12:00:00Z`; raises ValueError."""
     if text.isdecimal():
-        return Reference(int(text))
+        return Reference(min(int(text), LARGEST_ID))
     workload, at, time = text.rpartition("@")
     try:
         moment = datetime.fromisoformat(time)
-    except ValueError:
-        moment = None
-    if not at or not workload or moment is None:
+        zoned = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        zoned = None
+    if not at or not workload or zoned is None:
         raise ValueError(
             f"expected a decision's id, or WORKLOAD@TIME with an ISO-8601 time, got {text!r}"
         )
-    zoned = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return Reference(None, workload, zoned)
 
 

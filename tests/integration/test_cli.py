@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from scaler.settings import load_settings
 from storage.database import head
 from tests.integration.kubernetes_server import KubernetesServer
 from tests.integration.prometheus_server import GATEWAY, PrometheusServer
-from tests.integration.test_daemon import DAYBREAK, cluster, config, daybreak
+from tests.integration.test_daemon import DAYBREAK, cluster, config, daybreak, decisions
 
 __all__ = ["cluster", "config"]  # fixtures
 
@@ -179,6 +180,69 @@ def test_the_demo_ends_with_the_comparison_and_a_report(tmp_path: Path) -> None:
     audit = json.loads(run("report", "--database", url, "--json", "-").stdout)["workloads"][0]
     # The daemon's own loop ran: what is computed from its log must come to what it did.
     assert abs(audit["reproduction"]["difference_ratio"]) < 0.01
+
+
+def test_a_second_demo_leaves_the_first_ones_log_alone(tmp_path: Path) -> None:
+    begun = subprocess.Popen([DAYBREAK, "demo", "--headless"], cwd=tmp_path)
+    log = tmp_path / "daybreak-demo.db"
+    try:
+        deadline = SystemClock().monotonic() + 60
+        while not log.exists() or log.stat().st_size == 0:
+            assert SystemClock().monotonic() < deadline
+        second = run("demo", "--headless", cwd=tmp_path)
+        assert second.returncode == 2
+        assert "another demo is at work" in second.stderr
+        assert log.stat().st_size > 0
+    finally:
+        begun.kill()
+        begun.wait()
+
+
+def test_an_address_that_is_taken_is_told_before_anything_is_decided(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config["server"] = {"port": taken.getsockname()[1]}
+        ended = daybreak(tmp_path, config, "run")
+        assert (ended.returncode, "Traceback" in ended.stderr) == (2, False)
+        assert f"server: cannot listen on 127.0.0.1, port {taken.getsockname()[1]}" in ended.stderr
+        assert "is the daemon running?" in daybreak(tmp_path, config, "check").stdout
+    config["server"] = {"host": "999.1.1.1"}
+    told = daybreak(tmp_path, config, "check")
+    assert told.returncode == 2
+    assert "server: cannot listen on 999.1.1.1" in told.stdout
+    assert decisions(config) == []
+
+
+def test_a_what_if_keeps_the_target_and_the_history_of_the_settings(tmp_path: Path) -> None:
+    run("trace", "generate", "--days", "9", "--out", "week.csv", cwd=tmp_path)
+    found = {}
+    for target in (0.05, 0.000005):
+        path = whatif_settings(
+            tmp_path / "settings.yaml",
+            {},
+            maxReplicas=400,
+            policy={"targetBadRatio": target},
+            history={"days": 5},
+        )
+        asked = ("--trace", "week.csv", "--config", str(path), "--engine", "fluid", "--json", "-")
+        ended = run("simulate", *asked, "--warmup-days", "8", cwd=tmp_path)
+        assert ended.returncode == 0, ended.stderr
+        found[target] = json.loads(ended.stdout)["policies"][0]["pod_hours"]
+    assert found[0.05] < 0.99 * found[0.000005]
+
+
+@pytest.mark.parametrize("rate", ["0", ""])
+def test_a_trace_without_traffic_to_score_is_refused(tmp_path: Path, rate: str) -> None:
+    steps = [
+        (f"2026-03-0{day + 1}T{hour:02}:00:00Z", day) for day in range(3) for hour in range(24)
+    ]
+    lines = [f"{at},{1000 if day < 2 else rate}" for at, day in steps]
+    (tmp_path / "calm.csv").write_text("\n".join(["timestamp,qps", *lines]) + "\n")
+    asked = ("--trace", "calm.csv", "--policy", "static", "--engine", "fluid")
+    ended = run("simulate", *asked, "--warmup-days", "2", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "no traffic from 2026-03-03 00:00:00+00:00 on" in ended.stderr
 
 
 def test_the_demo_refuses_a_database_that_holds_decisions(

@@ -51,6 +51,48 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(
     assert not list(tmp_path.iterdir())
 
 
+def test_an_output_takes_the_place_of_no_input_and_no_other_output(tmp_path: Path) -> None:
+    for name in ("trace.csv", "pods.yaml", "daybreak.db", "daybreak-demo.db", "own.db"):
+        (tmp_path / name).write_text("precious")
+    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    simulate = ("simulate", "--trace", "trace.csv")
+    own = ("--database", "sqlite:///own.db")
+    for arguments, said in (
+        ((*simulate, "--json", "./trace.csv"), "--json: ./trace.csv is what --trace names"),
+        ((*simulate, "--json", "both", "--html", "both"), "--html: both is what --json names"),
+        (
+            (*simulate, "--pod-profile", "pods.yaml", "--html", "pods.yaml"),
+            "--html: pods.yaml is what --pod-profile names",
+        ),
+        (("trace", "describe", "trace.csv", "--json", "trace.csv"), "SOURCE names"),
+        (("report", "--html", "daybreak.db"), "--html: daybreak.db is what --database names"),
+        (("report", *own, "--csv", "own.db"), "--csv: own.db is what --database names"),
+        (("report", *own, "--csv", "own.db-wal"), "--csv: own.db-wal is what --database names"),
+        (("demo", "--report", "daybreak-demo.db"), "daybreak-demo.db is what --database names"),
+        (("report", "--csv", "-"), "--csv: expected a file; only --json goes to"),
+    ):
+        ended = run(*arguments, cwd=tmp_path)
+        assert (ended.returncode, ended.stdout) == (2, ""), arguments
+        assert said in ended.stderr
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+def test_a_trace_may_be_edited_in_place(tmp_path: Path) -> None:
+    made = run("trace", "generate", "--days", "1", "--out", "day.csv", cwd=tmp_path)
+    assert made.returncode == 0
+    ended = run("trace", "edit", "day.csv", "--peak-qps", "7", "--out", "day.csv", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "peak qps" in run("trace", "describe", "day.csv", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_numbers_are_finite(tmp_path: Path, number: str) -> None:
+    ended = run("report", f"--price={number}", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "--price" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_no_option_that_names_an_output_is_forgotten() -> None:
     """Found by its help: whoever adds one finds it here, and in the table above."""
     told = re.compile(r"\b(write|where the report goes)\b", re.IGNORECASE)

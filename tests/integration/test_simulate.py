@@ -270,7 +270,7 @@ def test_a_missed_objective_fails_a_pipeline_when_asked(trace: Path) -> None:
         (("--pod-profile", "tpu"), "--pod-profile: expected one of h100-1200"),
         (("--pod-profile", "tpu.yaml"), "tpu.yaml: cannot be read"),
         (("--slo", "0.1"), "is above 0.1 s even when idle: its P99 is 0.37 s; --slo sets"),
-        (("--slo", "nan"), "--slo: expected seconds from above 0 to 3600, got nan"),
+        (("--slo", "nan"), "--slo: expected a finite number, got nan"),
         (("--timeout", "0"), "--timeout: expected seconds from above 0 to 3600, got 0"),
         (("--slow-pods", "1.5"), "Invalid value for '--slow-pods'"),
         (("--dispersion", "0.5"), "Invalid value for '--dispersion'"),

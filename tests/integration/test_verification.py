@@ -368,3 +368,16 @@ def test_hostile_figures_go_through_the_chain(engine: Engine) -> None:
         )
         store.record(context, decide(context))
     assert verify(engine).sound
+
+
+@pytest.mark.parametrize(
+    ("span", "said"),
+    [
+        (("--since", "2026-03-17", "--until", "2026-03-16"), "is not before"),
+        (("--since", "2030-01-01"), "the log holds no decision from 2030-01-01 00:00:00+00:00"),
+    ],
+)
+def test_a_check_of_nothing_is_not_sound(log: Engine, span: tuple[str, ...], said: str) -> None:
+    ended = daybreak("verify", "--database", str(log.url), *span)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert said in ended.stderr

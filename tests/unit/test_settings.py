@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from forecaster.calendar import Calendar, Event
 from policies.context import RateLimit, RateUnit, SelectPolicy
+from policies.registry import PARAMETERS, POLICIES, parameters_of
 from policies.schedule import Schedule
 from scaler.settings import Settings, SettingsError, load_settings
 
@@ -103,6 +105,37 @@ def test_all_problems_are_reported_at_once_with_their_paths(tmp_path: Path) -> N
         (("http://prometheus", "http://u:pw@prometheus"), "password must not stand in the file"),
         (("http://prometheus:9090", "prometheus:9090"), "should match pattern"),
         (("maxReplicas: 400", "maxReplicas: 400\n  policy: {name: magic}"), "is not a policy"),
+        (
+            ("maxReplicas: 400", "maxReplicas: 400\n  policy: {parameters: {mragin: 3}}"),
+            "parameters.mragin is not a parameter of predictive; there are margin",
+        ),
+        (
+            (
+                "maxReplicas: 400",
+                "maxReplicas: 400\n  policy: {name: hpa, parameters: {targetQpss: 3}}",
+            ),
+            "parameters.targetQpss is not a parameter of hpa; there are targetQps",
+        ),
+        (
+            ("maxReplicas: 400", "maxReplicas: 400\n  policy: {parameters: {margin: .nan}}"),
+            "policy.parameters.margin: Input should be a finite number",
+        ),
+        (
+            ("maxReplicas: 400", "maxReplicas: 400\n  policy: {name: cron}"),
+            "cron goes by schedules, and there are none",
+        ),
+        (("http://prometheus:9090", "http://prometheus:99999"), "is not a URL: Port out of range"),
+        (("maxReplicas: 400", "maxReplicas: 400\n  ? [a]\n  : 1"), "a key must be a single word"),
+        (
+            (
+                "maxReplicas: 400",
+                (
+                    "maxReplicas: 400\n  calendar: {events: [{name: e, factor: 2, "
+                    "start: 0001-01-01T00:00:00+05:00, end: 2026-01-01T00:00:00Z}]}"
+                ),
+            ),
+            "lies outside of the calendar",
+        ),
         (
             ("maxReplicas: 400", "maxReplicas: 400\n  history: {timeZone: Mars/Olympus}"),
             "is not an IANA time zone",
@@ -235,6 +268,24 @@ def test_files_that_are_no_settings(tmp_path: Path, text: str, expected: str) ->
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"nowhere.yaml: cannot be read: No such file"):
         load_settings(tmp_path / "nowhere.yaml")
+
+
+def test_a_password_in_the_file_is_not_printed(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as raised:
+        load(tmp_path, MINIMAL.replace("http://prometheus", "http://u:hunter2@prometheus"))
+    assert "password must not stand in the file" in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_every_parameter_that_a_policy_reads_may_be_given() -> None:
+    """Read off the sources: whoever adds one finds it here."""
+    read = set()
+    for path in (ROOT / "policies").rglob("*.py"):
+        text = path.read_text()
+        read |= set(re.findall(r'(?:parameter\(\s*|required\(context, )"(\w+)"', text))
+    assert read == PARAMETERS
+    ours = {*POLICIES["predictive"].knobs, "lookBackSeconds", "collapseRatio"}
+    assert parameters_of("predictive") == ours
 
 
 def test_secrets_come_from_files_and_variables_only(tmp_path: Path) -> None:
