@@ -42,7 +42,8 @@ class TrafficHistory:
         values = np.array(self.values, dtype=np.float64)
         if values.ndim != 1:
             raise ValueError(f"history values must be one-dimensional, got {values.ndim}")
-        if np.isinf(values).any() or (values < 0).any():
+        lowest, highest = np.fmin.reduce(values, initial=0.0), np.fmax.reduce(values, initial=0.0)
+        if lowest < 0 or highest == math.inf:
             raise ValueError("history values must be finite and not negative, or NaN for a gap")
         values.setflags(write=False)
         object.__setattr__(self, "values", values)

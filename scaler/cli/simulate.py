@@ -62,6 +62,12 @@ class Place:
     cluster: str | None
 
 
+def _place(workers: int, cluster: str | None) -> Place:
+    if cluster is not None and workers:
+        raise BadInputError("--workers: is for this machine; --cluster has workers of its own")
+    return Place(workers or os.cpu_count() or 1, cluster)
+
+
 def simulate(
     trace: Annotated[Path, typer.Option(help="Trace CSV: timestamp,qps.")],
     policy: Annotated[str, typer.Option(help="Policies, separated by commas.")] = "predictive",
@@ -224,12 +230,12 @@ def simulate(
         workload=workload_document(config, _positive("slo", slo)),
         interval_seconds=load_settings(config).interval_seconds if config else 15.0,
     )
-    if cluster is not None and workers:
-        raise BadInputError("--workers: is for this machine; --cluster has workers of its own")
+    if calibrate_peers and not sweep:
+        raise BadInputError("--calibrate-peers: expected with --sweep, which it is for")
     traffic = traffic_of(trace, peak_qps, start, end)
     scenario = scenario_of(traffic, setting, warmup_days)
     runs = [run_of(name.strip(), scenario, setting) for name in policy.split(",")]
-    place = Place(workers or os.cpu_count() or 1, cluster)
+    place = _place(workers, cluster)
     if sweep:
         swept = _swept(scenario, runs, calibrate_peers, place)
         _warn(setting, min(each.fewest_ready for each in swept))

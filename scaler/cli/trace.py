@@ -122,7 +122,7 @@ def edit_trace(
             at, numbers = _parts("holiday", text, 1)
             edited = edit.with_holiday(edited, at, *numbers)
         for text in clock_change or []:
-            at, numbers = _parts("clock-change", text, 1, low=-MOST)
+            at, numbers = _parts("clock-change", text, 1, low=-24.0, high=24.0)
             edited = edit.with_clock_change(edited, at, *numbers)
         edited = edited if peak_qps is None else edit.scaled_to_peak(edited, peak_qps)
     except ValueError as error:
@@ -176,16 +176,18 @@ def _likeness(found: TrafficHistory, back: timedelta) -> float | None:
     return round(float(np.corrcoef(now[both], before[both])[0, 1]), 3)
 
 
-def _parts(option: str, text: str, count: int, low: float = 0.0) -> tuple[datetime, list[float]]:
+def _parts(
+    option: str, text: str, count: int, low: float = 0.0, high: float = MOST
+) -> tuple[datetime, list[float]]:
     """A time and so many numbers, as one option carries them."""
     time, *numbers = text.split(",")
     try:
         found = [float(number) for number in numbers]
     except ValueError:
         found = []
-    if len(found) != count or not all(low <= number <= MOST for number in found):
+    if len(found) != count or not all(low <= number <= high for number in found):
+        numbers_words = f"{count} number{'s' * (count > 1)} from {low:g} to {high:g}"
         raise BadInputError(
-            f"--{option}: expected a time and {count} numbers from {low:g} to {MOST:g}, separated "
-            f"by commas, got {text!r}"
+            f"--{option}: expected a time and {numbers_words}, separated by commas, got {text!r}"
         )
     return moment(f"--{option}", time), found

@@ -293,6 +293,8 @@ def _timed_out(error: BaseException) -> bool:
 def _fault(error: Exception) -> QueryError:
     """The failure in the system's own words; those of requests quote URLs and headers."""
     words = [found.strerror for found in _chain(error) if isinstance(found, OSError)]
+    if type(error) is OSError and error.strerror is None:
+        words.append(one_line(str(error)))  # A certificate file that is not there, with its path.
     cause = next((text for text in reversed(words) if text), type(error).__name__)
     broken = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
     return QueryError(ProblemKind.UNREACHABLE, cause, retryable=isinstance(error, broken))

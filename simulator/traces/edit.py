@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from forecaster.history import Floats, TrafficHistory
+from simulator.traces.trace_file import MAX_STEPS
 
 
 def scaled(trace: TrafficHistory, factor: float) -> TrafficHistory:
@@ -53,6 +54,8 @@ def stretched(trace: TrafficHistory, factor: float) -> TrafficHistory:
     if not factor > 0:
         raise ValueError(f"a trace can be stretched by a positive factor only, got {factor}")
     steps = max(2, round(len(trace) * factor))
+    if steps > MAX_STEPS:
+        raise ValueError(f"a trace has at most {MAX_STEPS:,} steps, got {steps:,} after stretching")
     places = np.linspace(0, len(trace) - 1, steps)
     known = np.flatnonzero(np.isfinite(trace.values))
     return replace(trace, values=np.interp(places, known, trace.values[known]))

@@ -18,6 +18,8 @@ import numpy as np
 from forecaster.history import TrafficHistory
 from simulator.traces.whole_file import whole_file
 
+LATEST = datetime(9900, 1, 1, tzinfo=UTC)
+"""Room for what is looked up of times after a trace's end."""
 MAX_STEPS = 20_000_000
 """Two thirds of a year in seconds; more is a mistake, and would not fit in memory."""
 MAX_LINE = 200
@@ -52,6 +54,8 @@ def write_trace(trace: TrafficHistory, path: Path) -> None:
                 at += trace.step
     except OSError as error:
         raise TraceError(f"{path}: cannot be written: {error.strerror}") from error
+    except OverflowError as error:
+        raise TraceError(f"{path}: the trace would go on beyond the year 9999") from error
 
 
 def _parse(path: Path, file: TextIO, on_progress: OnProgress) -> TrafficHistory:
@@ -74,6 +78,8 @@ def _parse(path: Path, file: TextIO, on_progress: OnProgress) -> TrafficHistory:
         last = at
         if number % TOLD_EVERY == 0 and size:  # a pipe has none
             on_progress(file.buffer.tell() / size)
+    if last > LATEST - step:
+        raise TraceError(f"{path}: the trace goes on beyond {LATEST:%Y}")
     return TrafficHistory(path.stem, start, int(step.total_seconds()), np.array(values))
 
 

@@ -333,6 +333,37 @@ def test_a_time_that_is_none_is_told_with_its_option(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "text", "expected"),
+    [
+        ("--surge", "2026-03-02T10:00Z,2,-10,30", "expected a time and 3 numbers from 0 to 1e+06"),
+        ("--surge", "2026-03-02T10:00Z,nan,10,30", "expected a time and 3 numbers"),
+        ("--outage", "2026-03-02T10:00Z,inf,0", "expected a time and 2 numbers"),
+        ("--clock-change", "2026-03-02T10:00Z,90", "expected a time and 1 number from -24 to 24"),
+        ("--peak-qps", "nan", "Invalid value for '--peak-qps'"),
+        ("--stretch", "1e9", "a trace has at most 20,000,000 steps"),
+    ],
+)
+def test_numbers_that_make_no_trace_are_told(
+    trace: Path, tmp_path: Path, option: str, text: str, expected: str
+) -> None:
+    out = tmp_path / "edited.csv"
+    ended = run("trace", "edit", str(trace), f"{option}={text}", "--out", str(out))
+    assert ended.returncode == 2
+    assert expected in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not out.exists()
+
+
+def test_a_trace_ends_before_the_calendar_does(tmp_path: Path) -> None:
+    out = tmp_path / "late.csv"
+    made = run("trace", "generate", "--days", "2", "--start", "9999-12-30", "--out", str(out))
+    assert (made.returncode, out.exists()) == (2, False)
+    assert "the trace would go on beyond the year 9999" in made.stderr
+    out.write_text("timestamp,qps\n9999-12-30T00:00:00Z,1\n9999-12-31T00:00:00Z,2\n")
+    assert "the trace goes on beyond 9900" in run("trace", "describe", str(out)).stderr
+
+
 def test_a_request_log_becomes_a_trace(tmp_path: Path) -> None:
     log, out = tmp_path / "burst.csv", tmp_path / "trace.csv"
     rows = "".join(f"{second},ChatGPT,10,20,30,Conversation log\n" for second in range(0, 600, 2))

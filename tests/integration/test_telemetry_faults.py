@@ -544,6 +544,14 @@ def server_side(certificates: Path) -> ssl.SSLContext:
     return context
 
 
+def test_a_certificate_file_that_is_not_there_is_named() -> None:
+    prometheus = Prometheus.model_validate(
+        {"url": "https://localhost:1", "tls": {"caFile": "/no/such/ca.pem"}}
+    )
+    (finding,) = check_metrics(prometheus, workload(), NOW)
+    assert "/no/such/ca.pem" in finding.message
+
+
 def test_private_ca_and_client_certificate(certificates: Path) -> None:
     ca = {"caFile": str(certificates / "ca.pem")}
     client = {
