@@ -99,8 +99,9 @@ class Daemon:
             self._scheduler.modify_job(job.name, next_run_time=job.next_after(now))
 
     def _run_job(self, job: Job) -> None:
-        if job.after is not None:
-            self._begun[job.after].wait(FIRST_WAIT_SECONDS)
+        awaited = self._begun.get(job.after or "")
+        if awaited is not None:
+            awaited.wait(FIRST_WAIT_SECONDS)
         if not job.repeatable:
             self._in_hand.add(job.name)
         try:

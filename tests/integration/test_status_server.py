@@ -24,6 +24,7 @@ from policies.decision import Outcome, OutcomeKind
 from policies.engine import decide
 from scaler import status_server
 from scaler.exposition import Exposition
+from scaler.listening import CannotListenError
 from scaler.loop import TickResult
 from scaler.status_server import StatusServer, build_app
 from storage.database import open_engine, upgrade
@@ -288,7 +289,7 @@ def test_it_stops_within_two_seconds_with_a_connection_open(engine: Engine) -> N
 
 def test_a_port_in_use_is_an_error_at_start(site: Site) -> None:
     app = build_app(site.engine, CollectorRegistry(), list)
-    with pytest.raises(OSError, match="in use"):
+    with pytest.raises(CannotListenError, match="in use"):
         StatusServer(app, "127.0.0.1", site.server.port).start()
 
 
