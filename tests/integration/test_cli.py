@@ -215,7 +215,7 @@ def test_an_address_that_is_taken_is_told_before_anything_is_decided(
 
 
 def test_a_what_if_keeps_the_target_and_the_history_of_the_settings(tmp_path: Path) -> None:
-    run("trace", "generate", "--days", "9", "--out", "week.csv", cwd=tmp_path)
+    run("trace", "generate", "--days", "5", "--out", "week.csv", cwd=tmp_path)
     found = {}
     for target in (0.05, 0.000005):
         path = whatif_settings(
@@ -223,10 +223,10 @@ def test_a_what_if_keeps_the_target_and_the_history_of_the_settings(tmp_path: Pa
             {},
             maxReplicas=400,
             policy={"targetBadRatio": target},
-            history={"days": 5},
+            history={"days": 3},
         )
         asked = ("--trace", "week.csv", "--config", str(path), "--engine", "fluid", "--json", "-")
-        ended = run("simulate", *asked, "--warmup-days", "8", cwd=tmp_path)
+        ended = run("simulate", *asked, "--warmup-days", "4", cwd=tmp_path)
         assert ended.returncode == 0, ended.stderr
         found[target] = json.loads(ended.stdout)["policies"][0]["pod_hours"]
     assert found[0.05] < 0.99 * found[0.000005]

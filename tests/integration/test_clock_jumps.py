@@ -74,10 +74,11 @@ class Bench:
         return self.loop.tick(self.metrics.happened + wrong)
 
 
-@pytest.fixture(params=["no limits", "limits"])
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """With limits that look back over changes, beside a window over decisions."""
     limits = (RateLimit(RateUnit.PODS, 40, 60), RateLimit(RateUnit.PERCENT, 100, 60))
-    built = Bench(tmp_path, ScalingRules(0, limits=limits if request.param == "limits" else ()))
+    built = Bench(tmp_path, ScalingRules(0, limits=limits))
     yield built
     built.engine.dispose()
 

@@ -137,6 +137,8 @@ def test_bad_minutes_of_one_day_are_less_certain_than_as_many_of_all_days() -> N
 
 
 def workload(policy: str, **parameters: float) -> Workload:
+    daily = {"start": "0 8 * * *", "end": "0 18 * * *", "replicas": 9}
+    schedules = [daily] if policy == "cron" else []
     return Workload.model_validate(
         {
             "name": "example",
@@ -145,7 +147,7 @@ def workload(policy: str, **parameters: float) -> Workload:
             "capacity": {"qpsPerReplica": 1000, "saturationQps": 1190},
             "leadTime": {"p50Seconds": 180, "p95Seconds": 180},
             "maxReplicas": 100,
-            "policy": {"name": policy, "parameters": parameters},
+            "policy": {"name": policy, "parameters": parameters, "schedules": schedules},
         }
     )
 
@@ -314,7 +316,11 @@ workloads: [{name: grammar, target: {name: grammar, mode: shadow}, demand: {quer
 
 def tuned(path: Path) -> tuple[Settings, Workload]:
     settings = load_settings(path)
-    return settings, turned(settings.workloads[0], {"targetQps": 888.2, "margin": 4.5})
+    first = settings.workloads[0]
+    ours = {"margin": 4.5, "lookBackSeconds": 240.0}
+    return settings, turned(
+        first, ours if first.policy.name == "predictive" else {"targetQps": 8.2}
+    )
 
 
 @pytest.mark.parametrize(
