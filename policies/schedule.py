@@ -107,12 +107,6 @@ def next_firing(cron: Cron, zone: ZoneInfo, at: datetime) -> datetime:
     raise ValueError(f"cron line {cron.line!r} never fires")
 
 
-def fires(line: str) -> bool:
-    """Whether there is a day on which a cron line fires."""
-    cron, leap_year = parse_cron(line), date(2028, 1, 1)
-    return any(cron.fires_on(leap_year + timedelta(days=ahead)) for ahead in range(_SEARCH_DAYS))
-
-
 def _moments(day: date, clock: time, zone: ZoneInfo) -> list[datetime]:
     """When a wall clock shows this: once as a rule, never or twice on the odd days."""
     local = datetime.combine(day, clock)

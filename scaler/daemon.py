@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from types import FrameType
 
@@ -53,7 +53,7 @@ class Daemon:
         for job in jobs:
             self._add(job)
 
-    def run(self, on_started: Callable[[], None] = lambda: None) -> bool:
+    def run(self) -> bool:
         """Work until SIGTERM, SIGINT or `stop`; False where work in hand had to be cut off."""
         previous = {
             number: signal.signal(number, self._on_signal)
@@ -61,7 +61,6 @@ class Daemon:
         }
         try:
             self._scheduler.start()
-            on_started()
             while not self._stop.wait(WATCH_SECONDS):
                 self._follow_the_clock()
             return self._shut_down()

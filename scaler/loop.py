@@ -364,7 +364,8 @@ class ControlLoop:
         return LeadTime(p50, seen.p95_seconds, assumed.metric_lag_seconds, seen.source)
 
     def _memory(self, now: datetime) -> tuple[Sequence[PastDecision], int, tuple[Problem, ...]]:
-        since, self._log_lost = now - self._memory_span, False
+        since = now - self._memory_span
+        self._log_lost = False
         try:
             self._flush_unrecorded()
             recent = self._ports.store.recent(self.settings.workload, since)

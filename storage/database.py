@@ -17,6 +17,10 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from scaler.ports import StoreError
 
+LIMITS = {"connect_timeout": 3, "tcp_user_timeout": 5_000}
+"""Seconds of connecting, and milliseconds until what was sent must be acknowledged."""
+LOCK_SECONDS, STATEMENT_SECONDS = 3, 15
+
 
 def open_engine(url: str, limited: bool = False) -> Engine:
     """An engine for an SQLite or PostgreSQL URL; raises StoreError where it is neither.
@@ -31,7 +35,7 @@ def open_engine(url: str, limited: bool = False) -> Engine:
                 f"database {parsed.render_as_string()}: expected sqlite:///FILE or "
                 f"postgresql+psycopg://USER@HOST/NAME"
             )
-        engine = _postgres(parsed, limited) if _by_psycopg(parsed) else create_engine(parsed)
+        engine = create_engine(parsed, **_options(parsed, limited))
     except (ArgumentError, NoSuchModuleError) as error:
         raise StoreError(
             "the database URL cannot be read: expected sqlite:///FILE or "
@@ -44,6 +48,8 @@ def open_engine(url: str, limited: bool = False) -> Engine:
         ) from error
     if parsed.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _tune_sqlite)
+    elif limited:
+        event.listen(engine, "connect", _limit_postgres)
     return engine
 
 
@@ -51,14 +57,11 @@ def _by_psycopg(url: URL) -> bool:
     return url.get_backend_name() == "postgresql" and url.get_driver_name() == "psycopg"
 
 
-def _postgres(url: URL, limited: bool) -> Engine:
-    from storage import postgres  # noqa: PLC0415  # its driver is an extra
-
-    if not limited:
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, pool_pre_ping=True, connect_args=postgres.CONNECT_ARGS)
-    postgres.limit(engine)
-    return engine
+def _options(url: URL, limited: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {"pool_pre_ping": url.get_backend_name() == "postgresql"}
+    if limited and _by_psycopg(url):
+        options["connect_args"] = LIMITS
+    return options
 
 
 def upgrade(engine: Engine) -> str:
@@ -179,3 +182,13 @@ def _tune_sqlite(connection: Any, _record: object) -> None:
     cursor.execute("PRAGMA busy_timeout=5000")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _limit_postgres(connection: Any, _record: object) -> None:
+    """Neither a lock that somebody forgot nor a slow statement holds a connection up for long. Set
+    on each of them, since poolers such as PgBouncer refuse options of its start."""
+    cursor = connection.cursor()
+    cursor.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+    cursor.execute(f"SET statement_timeout = '{STATEMENT_SECONDS}s'")
+    cursor.close()
+    connection.commit()

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from scaler.cli.command import careful
 from scaler.cli.output import (
     JsonOption,
     configure_logs,
@@ -29,6 +30,7 @@ def _group() -> None:
 
 
 @reproduce.command()
+@careful
 def seed(
     json_out: JsonOption = None,
     html: Annotated[Path | None, output_option(help_text="Write a page here.")] = None,

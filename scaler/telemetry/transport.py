@@ -235,7 +235,7 @@ def _parsed(body: bytes) -> dict[str, Any] | None:
 def _doubts(document: Mapping[str, Any]) -> Iterator[str]:
     warnings = document.get("warnings") or []
     for warning in warnings if isinstance(warnings, list) else [warnings]:
-        # Advice on how the query is written, which Prometheus before 2.53 and Thanos put here.
+        # Advice on how the query is written, which older Prometheus and Thanos put here.
         if not str(warning).startswith("PromQL info:"):
             yield one_line(str(warning))
     if document.get("isPartial"):

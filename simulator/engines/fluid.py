@@ -43,7 +43,6 @@ class FluidEngine:
         self._serving: set[int] = set()
         self._mean_speed: float | None = None
         self._last = -1
-        self._lengths: dict[float, float] = {}
         self._arrivals = poisson_counts(rates, seed)
         self._pod = (
             profile.t0_seconds,
@@ -182,10 +181,7 @@ class FluidEngine:
 
     def _own_quantile(self, level: float, seconds: slice) -> Floats:
         """Latency at a level of each second's requests alone."""
-        length = self._lengths.get(level)
-        if length is None:
-            length = float(np.searchsorted(self._profile.length_cdf, level))
-            self._lengths[level] = length
+        length = float(np.searchsorted(self._profile.length_cdf, level))
         service = (length + 0.5) * self._step[seconds] + self._profile.front_end_seconds
         return np.asarray(self._wait[seconds] + service, dtype=np.float64)
 

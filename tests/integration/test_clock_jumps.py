@@ -152,7 +152,8 @@ def test_the_daemon_goes_on_when_the_clock_is_set_back(monkeypatch: pytest.Monke
         running.stop()
 
     heard: list[bool] = []
-    assert running.run(threading.Thread(target=set_back).start)
+    threading.Thread(target=set_back).start()
+    assert running.run()
     assert heard == [True, True]
 
 

@@ -16,7 +16,7 @@ from policies.context import ProblemKind
 from scaler.loop import ControlLoop, LoopSettings, Ports
 from scaler.ports import StoreError
 from scaler.wiring import open_log
-from storage import postgres
+from storage import database
 from storage.database import open_engine, revision
 from storage.decisions import SqlDecisionStore
 from tests.fakes import FakeMetrics, FakeTarget
@@ -51,7 +51,7 @@ def test_a_lock_that_somebody_forgot_stops_no_decision(log: Engine, postgres_url
             began = time.monotonic()
             result = loop.tick(NOW + number * TICK)
             # One wait a tick: what was not to be had once is not asked for again.
-            assert time.monotonic() - began < 2 * postgres.LOCK_SECONDS
+            assert time.monotonic() - began < 2 * database.LOCK_SECONDS
             assert target.replicas >= 37
             kinds = [problem.kind for problem in result.context.problems]
             assert [kind for kind in kinds if kind is ProblemKind.LOG_UNAVAILABLE] == seen
@@ -70,7 +70,7 @@ def test_a_server_that_says_nothing_is_given_up() -> None:
         began = time.monotonic()
         with pytest.raises(StoreError):
             revision(engine)
-        assert time.monotonic() - began < 2 * postgres.CONNECT_SECONDS
+        assert time.monotonic() - began < 2 * database.LIMITS["connect_timeout"]
 
 
 def test_only_the_daemon_is_in_a_hurry(log: Engine, postgres_url: str) -> None:

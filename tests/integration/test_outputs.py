@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -75,6 +76,19 @@ def test_an_output_takes_the_place_of_no_input_and_no_other_output(tmp_path: Pat
         assert (ended.returncode, ended.stdout) == (2, ""), arguments
         assert said in ended.stderr
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+def test_no_command_is_left_out() -> None:
+    build_app(list(COMMANDS))
+    groups = [getattr(import_module(module), name) for name, (module, _) in COMMANDS.items()]
+    single = [
+        info
+        for group in groups
+        if isinstance(group, typer.Typer)
+        for info in group.registered_commands
+    ]
+    assert len(single) == 7
+    assert all(hasattr(info.callback, "__wrapped__") for info in single)
 
 
 def test_a_trace_may_be_edited_in_place(tmp_path: Path) -> None:

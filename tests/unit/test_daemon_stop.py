@@ -37,4 +37,5 @@ def test_a_stop_waits_for_what_cannot_be_repeated(
         began.wait(30)
         running.stop()
 
-    assert running.run(threading.Thread(target=stop_once_begun).start) is clean
+    threading.Thread(target=stop_once_begun).start()
+    assert running.run() is clean

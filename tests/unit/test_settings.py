@@ -327,7 +327,12 @@ def test_schedules_reach_the_policy_that_goes_by_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("0 8 * * 1-5", "0 8 * *"), ("Europe/Berlin", "Europe/Nowhere"), ("150", "-1")],
+    [
+        ("0 8 * * 1-5", "0 8 * *"),
+        ("0 8 * * 1-5", "0 8 30 2 *"),
+        ("Europe/Berlin", "Europe/Nowhere"),
+        ("150", "-1"),
+    ],
 )
 def test_a_schedule_that_cannot_be_read_is_told(tmp_path: Path, wrong: str, right: str) -> None:
     told = refusal(tmp_path, SCHEDULED.replace(wrong, right))
