@@ -17,8 +17,11 @@ import yaml
 
 from forecaster.history import TrafficHistory
 from forecaster.outside import OUTSIDE
+from scaler.cli import backtest as module
 from scaler.cli.backtest import backtest as command
 from scaler.cli.output import BadInputError
+from scaler.ports import Reading
+from scaler.settings import load_settings
 from simulator.traces.generate import Diurnal, generate
 from simulator.traces.trace_file import TraceError, write_trace
 from tests.integration.prometheus_server import PrometheusServer
@@ -26,7 +29,7 @@ from tests.integration.test_browser import Browser, addresses, browser
 from tests.integration.test_cli import run
 from tests.integration.test_daemon import workload
 from tests.integration.test_report import Page, assert_inert
-from tests.traffic import MONDAY
+from tests.traffic import MONDAY, weeks
 
 __all__ = ["browser"]  # a fixture
 
@@ -250,3 +253,15 @@ def test_a_prometheus_that_does_not_answer_is_told(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert f"{path}: grammar: 127.0.0.1:1: history" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_recorded_history_comes_with_the_days_off_and_the_events_of_its_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is scored is the forecast that would run; reading Prometheus is tested elsewhere."""
+    monkeypatch.setattr(module, "recorded_history", lambda *_: Reading(weeks()))
+    path = Path(__file__).parents[2] / "examples" / "floor.yaml"
+    calendar = load_settings(path).workloads[0].traffic_calendar()
+    assert calendar.country is not None
+    assert calendar.events
+    assert module._recorded(path).calendar == calendar

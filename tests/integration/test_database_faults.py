@@ -73,6 +73,20 @@ def test_a_server_that_says_nothing_is_given_up() -> None:
         assert time.monotonic() - began < 2 * database.LIMITS["connect_timeout"]
 
 
+@pytest.mark.parametrize("limited", [True, False])
+def test_a_connection_that_was_cut_meanwhile_is_made_anew(postgres_url: str, limited: bool) -> None:
+    engine = open_engine(postgres_url, limited=limited)
+    with engine.connect() as connection:
+        backend = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    somebody = create_engine(postgres_url)
+    with somebody.connect() as connection:
+        connection.execute(text(f"SELECT pg_terminate_backend({backend})"))
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT pg_backend_pid()")).scalar_one() != backend
+    somebody.dispose()
+    engine.dispose()
+
+
 def test_only_the_daemon_is_in_a_hurry(log: Engine, postgres_url: str) -> None:
     """A report or a check of the whole log may take its time."""
     patient = open_engine(postgres_url)
