@@ -14,7 +14,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -27,6 +26,7 @@ from bench.parts import set_part
 from bench.policies import BURSTS, PAGE, POOLED, pooled, table
 from bench.runs import PEAK_QPS, PROFILE, run_of, scenario_of
 from policies.registry import POLICIES
+from scaler.workers import process_pool, quiet_logs
 from simulator.replay import Scenario, first_replicas, static_peak
 from simulator.scorecard import Scorecard
 from simulator.sweep import loop
@@ -45,7 +45,7 @@ from simulator.sweep.frontier import (
 from simulator.sweep.plan import Rows, SweepRun
 from simulator.sweep.results import clairvoyant_hours, point
 from simulator.traces.trace_file import read_trace
-from simulator.whatif import Run, quiet_logs, run_one
+from simulator.whatif import Run, run_one
 
 COLD_SECONDS = 180
 DEFAULT_TARGET = 1e-4
@@ -331,7 +331,7 @@ def kept_in_hindsight(day: Scenario, run: Run) -> float:
 
 def exact(traces: list[Path], workers: int) -> str:
     cases = [(trace, policy) for trace in traces for policy in EXACT_POLICIES]
-    with ProcessPoolExecutor(workers) as pool:
+    with process_pool(workers) as pool:
         found = list(pool.map(both, cases))
     lines = [
         "## The exact engine's word on it\n",
@@ -364,7 +364,7 @@ def main() -> None:
     traces = [path for path in paths if path.exists()]
     write = partial(set_part, page=options.out)
     if options.only in (None, "parts"):
-        with ProcessPoolExecutor(options.workers) as pool:
+        with process_pool(options.workers) as pool:
             found = list(pool.map(found_of, traces))
         write("defaults", defaults(found))
         write("ablations", ablations(found))

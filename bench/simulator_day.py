@@ -18,12 +18,13 @@ import numpy as np
 
 from bench.memory import peak_kib
 from bench.runs import run_of
+from scaler.workers import quiet_logs
 from simulator.fleet import FleetSettings
 from simulator.lifecycle import Lifecycle, constant_cold_start
 from simulator.pod import PROFILES
 from simulator.replay import Scenario, first_replicas
 from simulator.traces.generate import Diurnal, generate
-from simulator.whatif import quiet_logs, run_one
+from simulator.whatif import run_one
 
 PROFILE = PROFILES["h100-1200"]
 COLD_SECONDS = 180.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -25,14 +25,16 @@ class TrafficHistory:
     """Mean request rate per step; a step without a trusted value is NaN, never zero.
 
     `values[i]` is the mean rate, in requests a second, over
-    [start + i * step, start + (i + 1) * step). Raises ValueError where the grid is not UTC,
-    the step is not a whole number of seconds, or a value is negative or infinite.
+    [start + i * step, start + (i + 1) * step); `end` is that of the last step, exclusive. Raises
+    ValueError where the grid is not UTC, the step is not a whole number of seconds, or a value is
+    negative or infinite.
     """
 
     series: str
     start: datetime
     step_seconds: int
     values: Floats
+    end: datetime = field(init=False)
 
     def __post_init__(self) -> None:
         if self.start.utcoffset() != timedelta(0):
@@ -47,6 +49,7 @@ class TrafficHistory:
             raise ValueError("history values must be finite and not negative, or NaN for a gap")
         values.setflags(write=False)
         object.__setattr__(self, "values", values)
+        object.__setattr__(self, "end", _end(self.start, self.step_seconds, values))
 
     def __len__(self) -> int:
         return len(self.values)
@@ -54,11 +57,6 @@ class TrafficHistory:
     @property
     def step(self) -> timedelta:
         return timedelta(seconds=self.step_seconds)
-
-    @property
-    def end(self) -> datetime:
-        """The end of the last step, exclusive."""
-        return self.start + timedelta(seconds=len(self.values) * self.step_seconds)
 
     @property
     def days(self) -> float:
@@ -92,15 +90,8 @@ class TrafficHistory:
 
     def steps(self, first: int, last: int) -> TrafficHistory:
         """The steps first .. last - 1, sharing this history's memory."""
-        part = object.__new__(TrafficHistory)
-        for name, value in (
-            ("series", self.series),
-            ("start", self.start + timedelta(seconds=first * self.step_seconds)),
-            ("step_seconds", self.step_seconds),
-            ("values", self.values[first:last]),
-        ):
-            object.__setattr__(part, name, value)
-        return part
+        start = self.start + timedelta(seconds=first * self.step_seconds)
+        return _checked(self.series, start, self.step_seconds, self.values[first:last])
 
     def last(self, steps: int) -> TrafficHistory:
         """The newest steps, at most as many as asked for."""
@@ -207,10 +198,14 @@ def _checked(series: str, start: datetime, step_seconds: int, values: Floats) ->
     history = object.__new__(TrafficHistory)
     values = values.view()
     values.setflags(write=False)
-    fields = (series, start, step_seconds, values)
+    fields = (series, start, step_seconds, values, _end(start, step_seconds, values))
     for name, value in zip(TrafficHistory.__slots__, fields, strict=True):
         object.__setattr__(history, name, value)
     return history
+
+
+def _end(start: datetime, step_seconds: int, values: Floats) -> datetime:
+    return start + timedelta(seconds=len(values) * step_seconds)
 
 
 def on_grid(

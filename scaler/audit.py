@@ -9,19 +9,20 @@ from __future__ import annotations
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from math import isfinite
-from multiprocessing import get_context, parent_process
+from multiprocessing import parent_process
 
 import numpy as np
 from sqlalchemy import Engine
 
 from forecaster.history import Floats
 from policies.context import PolicySettings
+from scaler.workers import process_pool
 from simulator.clairvoyant import optimum_pod_slots
 from storage.database import open_engine
 from storage.overrides import overrides
@@ -98,7 +99,7 @@ def audits(
     if work < WORTH_PROCESSES or min(count, len(periods)) < 2:
         yield from (_or_none(engine, period, helper) for period in periods)
         return
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+    with process_pool(count) as pool:
         url = engine.url.render_as_string(hide_password=False)
         at_work: deque[Future[AuditReport | None]] = deque()
         for period in periods:
@@ -195,7 +196,7 @@ def helper_for(
     if not alone or parent_process() or (os.cpu_count() or 1) < 2:
         yield None
         return
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with process_pool(1) as pool:
         pool.submit(coming_up)
         yield pool
 

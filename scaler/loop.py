@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import takewhile
+from itertools import groupby, pairwise, takewhile
+from operator import attrgetter
 
 import numpy as np
 
@@ -374,11 +375,11 @@ class ControlLoop:
             self._log_lost = True  # It is not waited for once more in this tick.
             problem = Problem(ProblemSource.LOG, ProblemKind.LOG_UNAVAILABLE, str(error))
             return (), 0, (problem,)
-        known = [past for past in recent if past.at <= now]
-        if len(known) == len(recent):
+        newest = max(map(attrgetter("at"), recent), default=now)
+        if newest <= now:
             return recent, epoch, ()
         # No window reaches forward: counted in, these would bar growth until their time has come.
-        return known, epoch, _set_back(max(past.at for past in recent), now)
+        return [past for past in recent if past.at <= now], epoch, _set_back(newest, now)
 
     def _override(self, now: datetime) -> Override | None:
         """What a person decided; without the log, what was last known of it."""
@@ -472,15 +473,12 @@ def _changes(
     recent: Sequence[PastDecision], current: int, now: datetime
 ) -> tuple[ReplicaChange, ...]:
     """When the number asked for changed, whoever changed it."""
-    changes = []
-    before = recent[0].current if recent else current
-    for past in recent:
-        if past.current != before:
-            changes.append(ReplicaChange(past.at, before, past.current))
-            before = past.current
-    if current != before:
-        changes.append(ReplicaChange(now, before, current))
-    return tuple(changes)
+    # Most decisions find what the one before found, and a tick looks at hundreds of them.
+    firsts = [next(run) for _, run in groupby(recent, attrgetter("current"))]
+    found = [*((past.at, past.current) for past in firsts), (now, current)]
+    return tuple(
+        ReplicaChange(at, before, to) for (_, before), (at, to) in pairwise(found) if to != before
+    )
 
 
 def _floor(at: datetime, step_seconds: int) -> datetime:

@@ -159,7 +159,8 @@ class SimulatedFleet:
         return Reading(past.extended(served, len(past) + len(served)).between(start, end))
 
     def read(self, now: datetime) -> Replicas:  # noqa: ARG002  # the fleet has its own clock
-        starting = [self._expected(pod) for pod in self._pods if pod.engine_pod is None]
+        waiting = self._pods if self._serving < len(self._pods) else ()
+        starting = [self._expected(pod) for pod in waiting if pod.engine_pod is None]
         return Replicas(
             spec=len(self._pods),
             ready=self._serving,

@@ -112,9 +112,12 @@ class PodProfile:
         """Requests in the batch of one pod at a rate below saturation."""
         return qps * self.output_tokens * self.step_seconds(qps)
 
+    def length_at(self, level: float) -> int:
+        """The output length that a share of so much does not exceed."""
+        return int(np.searchsorted(self.length_cdf, level))
+
     def p99_at(self, qps: float) -> float:
-        length = int(np.searchsorted(self.length_cdf, 0.99))
-        return (length + 0.5) * self.step_seconds(qps) + self.front_end_seconds
+        return (self.length_at(0.99) + 0.5) * self.step_seconds(qps) + self.front_end_seconds
 
     def capacity_within(self, slo_seconds: float) -> float:
         """The highest rate per pod whose P99 meets the SLO; raises ValueError where none does."""

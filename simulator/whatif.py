@@ -6,20 +6,15 @@ Results do not depend on how many run at once: each is a pure function of its ar
 
 from __future__ import annotations
 
-import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from multiprocessing import Manager, get_context, parent_process
 from queue import Empty, Queue
 
-import structlog
-
 from scaler.settings import Workload
+from scaler.workers import manager, process_pool
 from simulator.pace import Pace, pace_of
 from simulator.replay import OnProgress, Scenario, replay
 from simulator.scorecard import Scorecard
@@ -77,10 +72,9 @@ def run_all(
     """Every run in the order given, at most `workers` at once."""
     if workers == 1 or len(runs) == 1:
         return [run_told(scenario, run, partial(_tell, on_moment, i)) for i, run in enumerate(runs)]
-    context = get_context("spawn")
-    with Manager() as manager:
-        moments: Queue[Moment] = manager.Queue()
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=quiet_logs) as pool:
+    with manager() as shared:
+        moments: Queue[Moment] = shared.Queue()
+        with process_pool(workers) as pool:
             futures = [
                 pool.submit(_run_reporting, scenario, run, index, moments)
                 for index, run in enumerate(runs)
@@ -101,15 +95,7 @@ def _drained(moments: Queue[Moment]) -> Iterator[Moment]:
 
 
 def _run_reporting(scenario: Scenario, run: Run, index: int, moments: Queue[Moment]) -> Finished:
-    return run_told(scenario, run, partial(_tell_parent, moments.put, index))
-
-
-def _tell_parent(put: Callable[[Moment], None], run: int, at: datetime, requests: float) -> None:
-    """A run whose caller is gone ends: nobody would take its result."""
-    parent = parent_process()
-    if parent is not None and not parent.is_alive():
-        sys.exit(1)
-    _tell(put, run, at, requests)
+    return run_told(scenario, run, partial(_tell, moments.put, index))
 
 
 def _tell(put: Callable[[Moment], None], run: int, at: datetime, requests: float) -> None:
@@ -137,12 +123,3 @@ def _as_seen_at(pace: Pace, scenario: Scenario) -> Scenario:
         scenario.fleet, scrape_seconds=pace.scrape_seconds, lag_seconds=pace.lag_seconds
     )
     return replace(scenario, fleet=fleet)
-
-
-def quiet_logs() -> None:
-    """For processes that only compute: what their loops decide is nobody's news, and what ends a
-    replay is told by its error."""
-    level = structlog.make_filtering_bound_logger(logging.CRITICAL)
-    structlog.configure(
-        wrapper_class=level, logger_factory=structlog.PrintLoggerFactory(sys.stderr)
-    )

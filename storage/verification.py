@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from multiprocessing import get_context
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, func, select
@@ -21,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from policies.decision import Decision
 from policies.engine import decide
 from scaler.ports import StoreError
+from scaler.workers import process_pool
 from storage import codec, schema
 from storage.chain import (
     DECISION,
@@ -164,14 +164,14 @@ def _pool(decisions: int, workers: int | None) -> AbstractContextManager[Any]:
     count = workers if workers is not None else os.cpu_count() or 1
     if decisions < WORTH_PROCESSES or count < 2:
         return nullcontext()
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+    return process_pool(count)
 
 
 def _check(
     connection: Connection,
     ids: _Ids,
     walks: dict[str, ChainWalk],
-    pool: ProcessPoolExecutor | None,
+    pool: Executor | None,
     tally: _Tally,
     on_progress: Callable[[float], None],
 ) -> None:

@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from scaler.cli.output import BadInputError
+from scaler.workers import quiet_logs
 from simulator.replay import Scenario
-from simulator.whatif import Finished, Moment, Run, quiet_logs, run_told
+from simulator.whatif import Finished, Moment, Run, run_told
 
 if TYPE_CHECKING:
     from distributed import Client

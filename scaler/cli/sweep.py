@@ -5,24 +5,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from multiprocessing import get_context
 from typing import Any
 
 from rich.table import Table
 
 from scaler.cli.output import progress_bar
+from scaler.workers import process_pool
 from simulator.replay import Scenario
 from simulator.results import policy_entry
 from simulator.sweep import frontier, results
 from simulator.sweep.frontier import World
 from simulator.sweep.knobs import knob_settings, turned
 from simulator.sweep.results import Point
-from simulator.whatif import Run, quiet_logs, run_one
+from simulator.whatif import Run, run_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,7 @@ def processes(workers: int) -> Iterator[Executor | None]:
     if workers == 1:
         yield None
         return
-    context = get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=quiet_logs) as pool:
+    with process_pool(workers) as pool:
         yield pool
 
 

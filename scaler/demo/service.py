@@ -8,16 +8,16 @@ HPA and a purely reactive policy, so that there is something to compare with.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from multiprocessing import get_context
 
 from sqlalchemy import Engine
 
 from scaler.loop import Ports
 from scaler.settings import Settings, Workload
 from scaler.wiring import Watch, build_rounds
+from scaler.workers import process_pool
 from simulator.clock import VirtualClock, run_jobs
 from simulator.fleet import FleetSettings
 from simulator.lifecycle import ColdStart, Lifecycle, Phase
@@ -26,7 +26,6 @@ from simulator.replay import Scenario, first_replicas, reactive_parameters, repl
 from simulator.scorecard import Scorecard, score
 from simulator.traces.edit import with_surge
 from simulator.traces.generate import Diurnal, generate
-from simulator.whatif import quiet_logs
 from storage.decisions import SqlDecisionStore
 
 WORKLOAD = "grammar"
@@ -106,8 +105,7 @@ def run_demo(
         pace(at)
         fleet.advance(at)
 
-    context = get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, initializer=quiet_logs) as pool:
+    with process_pool(1) as pool:
         others = [pool.submit(replay, *arguments) for arguments in _baselines(plan, workload)]
         jobs = rounds.jobs(settings.interval_seconds, settings.refit_interval_seconds)
         run_jobs(jobs, clock, plan.until, advance)

@@ -55,6 +55,7 @@ class FluidEngine:
             math.inf if profile.max_waiting is None else float(profile.max_waiting),
             retries.ratio,
         )
+        self._p99_length = profile.length_at(0.99)
         self._again = np.zeros(seconds + retries.delay_seconds)
         self._by_second = np.zeros((ROWS, seconds))
         self._step, self._wait, self._running, self._waiting, self._failed, _ = self._by_second
@@ -109,7 +110,7 @@ class FluidEngine:
             self._arrivals[done],
             self._running[done],
             self._waiting[done],
-            self._own_quantile(0.99, done),
+            self._latency_of(self._p99_length, done),
         )
 
     def minutes(self, slo_seconds: float) -> Minutes:
@@ -168,7 +169,7 @@ class FluidEngine:
         for all groups at once. It lies between the lowest and the highest of its seconds' own."""
         served = self._served[: len(groups)]
         weights = np.bincount(groups, served)
-        own = self._own_quantile(level, slice(0, len(groups)))
+        own = self._latency_of(self._profile.length_at(level), slice(0, len(groups)))
         low, high = np.full(len(weights), np.inf), np.zeros(len(weights))
         np.minimum.at(low, groups, own)
         np.maximum.at(high, groups, own)
@@ -179,9 +180,8 @@ class FluidEngine:
             low, high = np.where(over, middle, low), np.where(over, high, middle)
         return np.where(weights > 0, high, np.nan)
 
-    def _own_quantile(self, level: float, seconds: slice) -> Floats:
-        """Latency at a level of each second's requests alone."""
-        length = float(np.searchsorted(self._profile.length_cdf, level))
+    def _latency_of(self, length: int, seconds: slice) -> Floats:
+        """Latency of requests of one length that come in each of the seconds."""
         service = (length + 0.5) * self._step[seconds] + self._profile.front_end_seconds
         return np.asarray(self._wait[seconds] + service, dtype=np.float64)
 

@@ -7,15 +7,15 @@ be split afterwards into those that are chosen on and those that are checked on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, product
-from multiprocessing import get_context
 
 import numpy as np
 
 from forecaster.history import Floats
+from scaler.workers import process_pool
 from simulator.replay import Scenario
 from simulator.sweep import loop
 from simulator.sweep.frontier import (
@@ -34,7 +34,7 @@ from simulator.sweep.frontier import (
 )
 from simulator.sweep.knobs import knob_at_full_use, knob_settings, turned
 from simulator.sweep.plan import NO_OPTIONS, FluidPod, Options, Rows, SweepRun
-from simulator.whatif import Run, quiet_logs, run_one
+from simulator.whatif import Run, run_one
 
 DOWN_WINDOWS = {
     "asymmetric_concurrency": "downWindowSeconds",
@@ -203,8 +203,7 @@ def _in_full(trial: Trial, workers: int, tell: Tell) -> list[Played]:
     tried = candidates(trial)
     if workers == 1:
         return [_one_in_full(trial, knobs, tell) for knobs in tried]
-    context = get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=quiet_logs) as pool:
+    with process_pool(workers) as pool:
         futures = [pool.submit(_one_in_full, trial, knobs) for knobs in tried]
         for future in as_completed(futures):
             future.result()

@@ -184,7 +184,8 @@ def timeline(
             )
             line = _columns(workload, connection.execute(query).all())
         else:
-            rows = rollups.minutes(connection, workload, rollups.minute_of(since), until)
+            begin = rollups.minute_of(since)
+            rows = rollups.minutes(connection, workload, begin, until, contexts=False)
             line = line_of(as_minutes(workload, rows))
     return line.thinned(max_points)
 
