@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export OPENBLAS_NUM_THREADS := 1
+# Tests start the commands hundreds of times: they are compiled once, not each time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup dev demo check test bench bench-simulator bench-forecast bench-policies docs lock clean
 

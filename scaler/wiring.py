@@ -1,4 +1,4 @@
-"""The composition root: settings in, loops with their adapters out."""
+"""The composition root: settings and ports in, loops out."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from sqlalchemy import Engine
 
 from forecaster.forecast import FittedModel
 from scaler.clock import SystemClock
-from scaler.cluster.connection import connect, open_target
 from scaler.exposition import Exposition
 from scaler.loop import ControlLoop, Ports, TickResult
-from scaler.ports import Clock, DecisionStore
+from scaler.ports import Clock
 from scaler.rounds import Failure, Rounds
 from scaler.settings import Settings, Workload
-from scaler.telemetry.source import PrometheusLines, PrometheusSource
 from simulator.forecasters import forecaster_for
 from storage.database import open_engine, prepare
 
@@ -29,19 +27,6 @@ def open_log(url: str) -> Engine:
     engine = open_engine(url, limited=True)
     prepare(engine)
     return engine
-
-
-def live_ports(settings: Settings, store: DecisionStore, clock: Clock) -> PortsFor:
-    """Prometheus, the cluster and the log for each workload; raises SettingsError."""
-    api = connect(settings.kubernetes)
-    lines = PrometheusLines(settings.prometheus, settings.workers)
-
-    def ports_for(workload: Workload) -> Ports:
-        lead_time = workload.loop_settings(settings.interval_seconds).lead_time
-        target = open_target(api, workload.target, lead_time, clock.now)
-        return Ports(PrometheusSource(settings.prometheus, workload, lines), target, store)
-
-    return ports_for
 
 
 @dataclass(slots=True)

@@ -14,10 +14,11 @@ from scaler.clock import SystemClock
 from scaler.control import Control
 from scaler.daemon import Daemon
 from scaler.finding import Finding, Severity
+from scaler.live import live_ports
 from scaler.preflight import check_settings
 from scaler.settings import Settings, SettingsError, load_settings
 from scaler.status_server import StatusServer, build_app
-from scaler.wiring import Watch, build_rounds, live_ports, open_log
+from scaler.wiring import Watch, build_rounds, open_log
 from storage.decisions import SqlDecisionStore
 
 
