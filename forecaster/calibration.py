@@ -37,6 +37,9 @@ SCALE_PENALTY = 0.05
 MAX_CHANGE = 2.0
 """A change of log rate beyond which its size says nothing more."""
 TRACKING_RATE = 0.02
+OVERLAPPING_ROWS = 100.0
+"""Rows that are asked before the first of them has ended; of more than so many all err by the same
+event, and what they teach together is bounded."""
 MOST_FALL = 0.5
 """Log rate by which a fall counts as an error: one beyond is a failure upstream more often than a
 wrong forecast, and would widen all that is said for a day."""
@@ -354,7 +357,9 @@ def advance(  # type: ignore[no-untyped-def]
     windows); `state`, `fed` (the next row to be fed, by window), `scales`, `usual` (the usual error
     at this minute of the hour) and `means` (that of about a day) are changed in place.
     """
+    stride = origins[1] - origins[0] if len(origins) > 1 else 1
     for window in range(located.shape[1]):
+        followed = tracking * min(1.0, OVERLAPPING_ROWS * stride / lasts[window])
         for row in range(first_row, last_row):
             _feed_until(
                 logs,
@@ -366,7 +371,7 @@ def advance(  # type: ignore[no-untyped-def]
                 located[:, window],
                 state[window],
                 rates,
-                tracking,
+                followed,
                 fed,
                 window,
                 row,
@@ -386,7 +391,7 @@ def advance(  # type: ignore[no-untyped-def]
             located[:, window],
             state[window],
             rates,
-            tracking,
+            followed,
             fed,
             window,
             last_row,

@@ -49,6 +49,8 @@ were held out are independent."""
 FAR_SECONDS = 1800
 """Windows that begin this far ahead are asked of the far members too, and weighed on their own."""
 OPERATING_LEVEL = 0.95
+NO_LOSS = 1e-12
+"""Of log rate: where nothing varies all members are as good."""
 HELD_OUT_DAYS, HELD_OUT_SHARE = 7, 4
 """How long members other than the direct one are tried on what they have not seen, at most a
 quarter of the history; where it is so long, on the week before too."""
@@ -370,7 +372,8 @@ def _weights(
         return np.asarray(np.eye(len(said))[int(np.argmax(speak))], dtype=np.float64)
     age_days = (origins[-1] - origins[rows]) / demand.steps_per_day
     discount = 0.5 ** (age_days / DISCOUNT_DAYS)
-    losses = np.array([_pinball(errors[rows, m], discount) for m in np.flatnonzero(speak)])
+    found = [_pinball(errors[rows, m], discount) for m in np.flatnonzero(speak)]
+    losses = np.maximum(found, NO_LOSS)
     weights = np.zeros(len(said))
     weights[speak] = (losses / losses.min()) ** -nervousness
     return np.asarray(weights / weights.sum(), dtype=np.float64)

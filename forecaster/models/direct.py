@@ -31,6 +31,8 @@ AGE_HALF_LIFE_DAYS = 14.0
 PENALTY = 0.05
 SHORT_PENALTY = 0.005
 HUBER_PASSES = 3
+NO_ERROR = 1e-12
+"""Of log rate: where nothing varies every row is as good as another."""
 HUBER_SIGMAS = 3.0
 SIGMA_OVER_MAD = 1 / 0.6745
 
@@ -169,8 +171,8 @@ def _regress(standard: Floats, growth: Floats, days: Ints, penalty: float) -> _F
     for _ in range(HUBER_PASSES):
         beta = _solve(*_gram(design, growth, recency * robust), penalty)
         error = np.abs(growth - design @ beta)
-        sigma = float(np.median(error)) * SIGMA_OVER_MAD
-        robust = np.minimum(1.0, HUBER_SIGMAS * sigma / np.maximum(error, 1e-12))
+        sigma = max(float(np.median(error)) * SIGMA_OVER_MAD, NO_ERROR)
+        robust = np.minimum(1.0, HUBER_SIGMAS * sigma / np.maximum(error, NO_ERROR))
     return _by_days(design, growth, recency * robust, days, penalty)
 
 

@@ -24,7 +24,7 @@ from forecaster.forecast import (
 from forecaster.history import TrafficHistory
 from forecaster.registry import combined
 from storage import codec
-from tests.traffic import real_trace, weeks
+from tests.traffic import MONDAY, real_trace, weeks
 
 ORDER, HOLD = Window("order", 3, 5), Window("hold", 0, 4)
 WINDOWS = (ORDER, HOLD)
@@ -261,6 +261,31 @@ def test_a_day_ahead_the_quantile_keeps_its_promise() -> None:
     plan = rolling_origin(trace, [window], (0.95,), max_days=14, max_points=300)
     judged = judge(contender("combined", Calendar()), plan, lambda: 0.0)[0]
     assert judged.score.levels[0].coverage == pytest.approx(0.95, abs=0.03)
+
+
+@pytest.mark.parametrize("factor", [2.0, 3.0, 5.0])
+def test_one_event_does_not_make_a_day_ahead_explode(factor: float) -> None:
+    """What was asked while it lasted errs by the same event, minute after minute."""
+    day = (Window("1d", 1440, 1441),)
+    rates = weeks(2).values.copy()
+    rates[-1200:-600] *= factor
+    history = TrafficHistory("surge", MONDAY, 60, rates)
+    model = combined(Calendar())
+    fitted = model.fit(history.steps(0, len(rates) - 1440), history.end, day)
+    for back in range(1200, -1, -100):
+        seen = history.steps(0, len(rates) - back)
+        (said,) = model.predict(fitted, seen, seen.end).windows
+        assert said.at_level(0.95) < 3 * float(np.nanmax(seen.values)), back
+
+
+def test_traffic_that_never_changes_is_forecast_as_it_is() -> None:
+    history = TrafficHistory("constant", MONDAY, 60, np.full(3 * 1440, 100.0))
+    model = combined(Calendar())
+    windows = (Window("order", 4, 7), Window("hold", 0, 6))
+    forecast = model.predict(model.fit(history, history.end, windows), history, history.end)
+    for window in forecast.windows:
+        assert window.median_qps == pytest.approx(100.0)
+        assert window.at_level(0.999) < 103
 
 
 def test_a_model_stored_before_weights_went_by_window_says_the_same() -> None:
