@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import numpy as np
+
 from forecaster.history import Floats, TrafficHistory
 from policies.decision import Reason
 from scaler.loop import ControlLoop, Ports, TickResult
@@ -35,6 +37,7 @@ class Scenario:
     """What happens to the fleet, whoever scales it: same arrivals and cold starts for all.
 
     With a `scale` above 1 the exact engine simulates one pod in so many; the fleet keeps all.
+    Raises ValueError where no step of the traffic begins at `starts_at`.
     """
 
     traffic: TrafficHistory
@@ -47,6 +50,11 @@ class Scenario:
     slo_seconds: float = 1.0
     retries: Retries = NO_RETRIES
     scale: int = 1
+
+    def __post_init__(self) -> None:
+        if (self.starts_at - self.traffic.start) % self.traffic.step:
+            # The traffic would be served some seconds too early.
+            raise ValueError(f"no step of {self.traffic.series} begins at {self.starts_at}")
 
     def new_fleet(self) -> SimulatedFleet:
         settings = EngineSettings(
@@ -171,4 +179,4 @@ def static_peak(scenario: Scenario, qps_per_replica: float) -> int:
     """Replicas that carry the highest minute of the scenario, known only afterwards."""
     step = timedelta(seconds=scenario.traffic.step_seconds)
     served = scenario.traffic.between(scenario.starts_at, scenario.until + step)
-    return int(-(-float(served.values.max()) // qps_per_replica))
+    return int(-(-float(np.nanmax(served.values)) // qps_per_replica))

@@ -16,7 +16,7 @@ from forecaster.history import TrafficHistory
 from policies.registry import BY_THE_CLOCK, POLICIES
 from scaler.cli.output import BadInputError, iso_time, trace_from
 from scaler.cli.pods import check_exact, check_fluid, check_room
-from scaler.settings import Workload, load_settings
+from scaler.settings import History, Workload, load_settings
 from simulator.balancers import Balancer
 from simulator.engines.engine import Retries
 from simulator.fleet import FleetSettings
@@ -26,7 +26,11 @@ from simulator.pod import PodProfile
 from simulator.replay import Scenario, first_replicas, policy_defaults, static_peak
 from simulator.schedules import hourly_schedules
 from simulator.traces.edit import cut, scaled_to_peak
+from simulator.traces.grid import first_start, fits, fitting_step, on_grid
 from simulator.whatif import Run, warmup
+
+FEWEST_REQUESTS = 100
+"""A P99 of fewer says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +68,19 @@ def traffic_of(
 
 
 def scenario_of(traffic: TrafficHistory, setting: Setting, warmup_days: float | None) -> Scenario:
+    """Scored from the first whole step after the warm-up on."""
+    step = _history_step(traffic, setting.workload)
+    traffic = on_grid(traffic, step)
     try:
-        starts_at = traffic.start + warmup(traffic.days, warmup_days)
+        starts_at = first_start(traffic, traffic.start + warmup(traffic.days, warmup_days), step)
     except ValueError as error:
         raise BadInputError(str(error)) from error
-    if not np.nansum(traffic.between(starts_at, traffic.end).values) > 0:
-        raise BadInputError(f"{traffic.series}: no traffic from {starts_at} on, nothing to score")
+    scored = traffic.between(starts_at, traffic.end)
+    if not np.nansum(scored.values) * traffic.step_seconds >= FEWEST_REQUESTS:
+        raise BadInputError(
+            f"{traffic.series}: hardly any traffic from {starts_at} on, expected at least "
+            f"{FEWEST_REQUESTS} requests to score"
+        )
     try:
         capacity = setting.profile.capacity_within(setting.slo_seconds)
     except ValueError as error:
@@ -131,12 +142,29 @@ def run_of(name: str, scenario: Scenario, setting: Setting) -> Run:
     }
     days = (scenario.until - scenario.traffic.start).days + 1
     history = document.get("history", {})
-    document["history"] = {**history, "days": min(history.get("days", 28), days)}
+    document["history"] = {
+        **history,
+        "days": min(history.get("days", 28), days),
+        "stepSeconds": _history_step(scenario.traffic, setting.workload),
+    }
     workload = Workload.model_validate(document)
     interval = pace_of(workload, setting.interval_seconds).interval_seconds
     if setting.engine == "exact":
         check_room(setting.profile, workload.max_replicas, setting.scale)
     return Run(workload, interval)
+
+
+def _history_step(traffic: TrafficHistory, workload: dict[str, Any]) -> int:
+    """The settings' own, else the usual one or one near to it that the trace can tell."""
+    own = workload.get("history", {}).get("stepSeconds")
+    if own is None:
+        return fitting_step(traffic.step_seconds, History().step_seconds)
+    if not fits(traffic.step_seconds, int(own)):
+        raise BadInputError(
+            f"{traffic.series}: its steps of {traffic.step_seconds} s make no history of "
+            f"history.stepSeconds {own}: expected one that divides them or is a multiple of them"
+        )
+    return int(own)
 
 
 def _schedules(

@@ -32,7 +32,7 @@ from scaler.cli.output import (
 from scaler.cli.pods import chosen_profile
 from scaler.cli.recorded import recorded_history
 from scaler.cli.tuned_file import changed_settings, example_settings
-from scaler.settings import Settings, Workload, load_settings
+from scaler.settings import History, Settings, Workload, load_settings
 from simulator.fleet import FleetSettings
 from simulator.forecasters import USUAL_POD, pod_of
 from simulator.lifecycle import Lifecycle, constant_cold_start
@@ -44,6 +44,7 @@ from simulator.sweep.plan import fluid_pod
 from simulator.sweep.trials import Knobs, Played, Trial, candidates, play_all
 from simulator.sweep.tune import Fold, Span, Tuned
 from simulator.sweep.tune import tune as choose
+from simulator.traces.grid import first_start, fitting_step, on_grid
 from simulator.whatif import Run, warmup
 
 DEFAULT_TARGET = 1e-4
@@ -130,6 +131,8 @@ def tune(
 def _bare(path: Path, profile: PodProfile, cold_seconds: float) -> Subject:
     """A trace and pods of a profile, as a workload that nobody runs yet."""
     traffic = _known_part(trace_from(path))
+    step = fitting_step(traffic.step_seconds, History().step_seconds)
+    traffic = on_grid(traffic, step)
     workload = Workload.model_validate(
         {
             "name": "example",
@@ -138,6 +141,7 @@ def _bare(path: Path, profile: PodProfile, cold_seconds: float) -> Subject:
             "capacity": _capacity(profile),
             "leadTime": {"p50Seconds": cold_seconds, "p95Seconds": cold_seconds},
             "maxReplicas": 1,
+            "history": {"stepSeconds": step},
         }
     )
     subject = Subject(workload, traffic, profile, 15.0)
@@ -199,13 +203,13 @@ def _trial(subject: Subject, seed: int) -> Trial:
     them are history."""
     traffic, workload = subject.traffic, subject.workload
     scored = traffic.days - warmup(traffic.days, None) / timedelta(days=1)
-    days = int(scored + SPARE_DAYS)
-    if days < 2:
+    newest = traffic.end - timedelta(days=int(scored + SPARE_DAYS))
+    starts_at = first_start(traffic, newest, workload.history.step_seconds)
+    if (traffic.end - starts_at).days < 2:
         raise BadInputError(
             f"{traffic.series}: {traffic.days:.1f} days of history are too few to choose on some "
             f"and check on others; expected at least {FEWEST_DAYS}"
         )
-    starts_at = traffic.end - timedelta(days=days)
     first = float(np.nanmean(traffic.between(starts_at, starts_at + timedelta(hours=1)).values))
     capacity, cold = workload.capacity.qps_per_replica, workload.lead_time.p95_seconds
     replicas = max(1, int(-(-first * ROOM // capacity))) if np.isfinite(first) else 1

@@ -146,7 +146,7 @@ def _count(minute, tally, late, failed, arrivals, ends_at):  # type: ignore[no-u
     minute[1] += failed
     minute[2] += arrivals
     if ends_at % 60 == 0:
-        tally[OVER] += minute[0] > LATE_ALLOWANCE * (minute[2] - minute[1])
+        tally[OVER] += minute[0] + minute[1] > LATE_ALLOWANCE * minute[2]
         tally[BAD] += minute[1] + max(0.0, minute[0] - LATE_ALLOWANCE * minute[2])
         tally[LATE] += minute[0]
         tally[FAILED] += minute[1]

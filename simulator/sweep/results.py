@@ -118,4 +118,5 @@ def entry(setting: Setting, world: World, optimum_hours: float, seconds: float) 
 
 
 def optimum_hours(scenario: Scenario, qps_per_replica: float) -> float:
-    return clairvoyant_hours(World.of(scenario, CLAIRVOYANT_SLOT_SECONDS), qps_per_replica)
+    world = World.of(scenario, scenario.traffic.step_seconds)
+    return clairvoyant_hours(world, qps_per_replica)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from simulator.traces.trace_file import read_trace
@@ -49,6 +52,89 @@ def test_a_policy_that_has_nothing_to_go_by_is_refused(trace: Path) -> None:
     assert ended.stderr.startswith("daybreak: policy wva_v1 ")
     assert "KV" in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def odd_trace(path: Path, start: datetime, step_seconds: int, gap: slice = slice(0, 0)) -> Path:
+    """Fourteen hours of a day."""
+    times = np.arange(0, 50_400, step_seconds)
+    rates = [f"{6000 + 4000 * math.sin(at / 86_400 * math.tau):.1f}" for at in times]
+    rates[gap] = [""] * len(rates[gap])
+    rows = zip([start + timedelta(seconds=int(at)) for at in times], rates, strict=True)
+    lines = [f"{at:%Y-%m-%dT%H:%M:%SZ},{rate}\n" for at, rate in rows]
+    path.write_text("".join(["timestamp,qps\n", *lines]))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("second", "step", "warmup_days", "scored_from"),
+    [
+        (5, 5, "0.5", "12:00:15"),  # as an export from Prometheus may begin
+        (7, 60, "0.5", "12:00:00"),
+        (0, 100, "0.5", "12:00:00"),
+        (3, 7, "0.5", "12:00:15"),
+        (0, 3600, "0.505", "13:00:00"),  # the warm-up ends within a step
+    ],
+)
+def test_odd_steps_are_played_where_they_are(
+    tmp_path: Path, second: int, step: int, warmup_days: str, scored_from: str
+) -> None:
+    path = odd_trace(tmp_path / "odd.csv", datetime(2026, 3, 2, 0, 0, second, tzinfo=UTC), step)
+    found = results(path, "--policy", "predictive", "--warmup-days", warmup_days)
+    assert f"T{scored_from}" in found["trace"]["scored_from"]
+    scored = datetime.fromisoformat(found["trace"]["end"]) - datetime.fromisoformat(
+        found["trace"]["scored_from"]
+    )
+    assert found["policies"][0]["minutes"] == scored // timedelta(minutes=1)
+    swept = results(path, "--policy", "hpa", "--sweep", "--warmup-days", warmup_days)
+    assert swept["trace"] == found["trace"]
+    assert {entry["minutes"] for entry in swept["policies"]} == {found["policies"][0]["minutes"]}
+
+
+def test_a_step_that_the_settings_history_cannot_tell_is_refused(tmp_path: Path) -> None:
+    path = odd_trace(tmp_path / "odd.csv", datetime(2026, 3, 2, tzinfo=UTC), 100)
+    config = whatif_settings(
+        tmp_path / "settings.yaml", {}, maxReplicas=40, history={"stepSeconds": 60}
+    )
+    ended = simulate(path, "--config", str(config))
+    assert ended.returncode == 2
+    assert "steps of 100 s make no history of history.stepSeconds 60" in ended.stderr
+
+
+def test_a_gap_in_the_scored_part_is_bridged(tmp_path: Path) -> None:
+    start = datetime(2026, 3, 2, tzinfo=UTC)
+    path = odd_trace(tmp_path / "gap.csv", start, 60, gap=slice(780, 790))
+    (found,) = results(path, "--policy", "hpa", "--warmup-days", "0.5")["policies"]
+    assert found["minutes"] == 120
+
+
+def test_requests_that_fail_are_no_latency_within_the_objective(tmp_path: Path) -> None:
+    path = odd_trace(tmp_path / "day.csv", datetime(2026, 3, 2, tzinfo=UTC), 60)
+    crashing = (
+        "--warmup-days",
+        "0.5",
+        "--crashes-per-pod-hour",
+        "30",
+        "--cold-start",
+        "eager-image",
+    )
+    for engine in ("fluid", "exact"):
+        ended = run(
+            *("simulate", "--trace", str(path), "--policy", "static", "--engine", engine),
+            *("--end", "2026-03-02T12:30Z", "--fail-on-slo", "--json", "-", *crashing),
+        )
+        (found,) = json.loads(ended.stdout)["policies"]
+        assert found["failed_ratio"] > 0.1
+        assert found["minutes_p99_over_slo"] > 20
+        assert ended.returncode == 1
+
+
+def test_hardly_any_traffic_is_no_ground_for_a_verdict(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.csv"
+    times = [datetime(2026, 3, 2, tzinfo=UTC) + timedelta(minutes=at) for at in range(600)]
+    path.write_text("timestamp,qps\n" + "".join(f"{at:%Y-%m-%dT%H:%M:%SZ},1e-6\n" for at in times))
+    ended = simulate(path, "--policy", "hpa")
+    assert ended.returncode == 2
+    assert "hardly any traffic" in ended.stderr
 
 
 def test_no_figure_is_cut_in_a_pipe(trace: Path) -> None:
