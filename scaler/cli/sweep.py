@@ -86,7 +86,7 @@ def _joined(parts: Sequence[Swept]) -> Swept:
 
 def _parts(scenario: Scenario, run: Run, calibrated: bool) -> list[Part]:
     """A whole sweep where it is compiled, else each setting through the daemon's own loop."""
-    if frontier.can_play(run.workload.policy.name, scenario):
+    if frontier.can_play(run.workload, scenario):
         return [partial(_compiled, scenario, run, calibrated)]
     settings = knob_settings(run.workload, scenario)
     return [partial(_full, scenario, run, knob, value) for knob, value in settings]

@@ -7,7 +7,7 @@ play is run in the full loop, setting by setting.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -114,8 +114,9 @@ class World:
         return SweepRun(plan, self.arrivals, 1.0, self.scenario.fleet.initial_replicas, before)
 
 
-def can_play(policy: str, scenario: Scenario) -> bool:
-    """Whether the compiled loop knows the policy and everything that happens to its pods."""
+def can_play(workload: Workload, scenario: Scenario, varied: Collection[str] = ()) -> bool:
+    """Whether the compiled loop knows the policy, what it is told besides the parameters that are
+    `varied`, and everything that happens to its pods."""
     life, profile = scenario.fleet.lifecycle, scenario.profile
     constant = life.cold_start.quantile(0.05) == life.cold_start.quantile(0.95)
     plain = not (life.slow_start_seconds or life.slow_ratio or life.crashes_per_pod_hour)
@@ -126,8 +127,17 @@ def can_play(policy: str, scenario: Scenario) -> bool:
         and life.drain_seconds == loop.DRAIN_SECONDS
         and profile.max_waiting is None
         and not scenario.retries.ratio
-        and (policy in PEERS or policy == "predictive")
+        and _knows(workload, varied)
     )
+
+
+def _knows(workload: Workload, varied: Collection[str]) -> bool:
+    """A peer's windows and tolerances are compiled in as they are by default."""
+    policy = workload.policy
+    if policy.name == "predictive":
+        return True
+    peer = PEERS.get(policy.name)
+    return peer is not None and policy.parameters.keys() <= {peer.knob, *varied}
 
 
 def sweep(

@@ -21,16 +21,27 @@ def knob_settings(workload: Workload, scenario: Scenario) -> list[tuple[str, flo
 
 
 def knob_at_full_use(workload: Workload, scenario: Scenario) -> tuple[str, float]:
-    """The knob, and its value where a replica is used as much as the SLO allows; "" for none."""
-    name, capacity = workload.policy.name, workload.capacity.qps_per_replica
-    knobs = POLICIES[name].knobs
+    """The knob, and its value where a replica is used as much as the SLO allows; "" for none.
+
+    The targets that belong to no replica are spanned around the workload's own.
+    """
+    own, capacity = workload.policy.parameters, workload.capacity.qps_per_replica
     full = {
         "targetQps": capacity,
         "targetConcurrency": scenario.profile.concurrency_at(capacity),
-        "replicas": workload.policy.parameters.get("replicas", float(workload.max_replicas)),
+        "targetWaiting": own.get("targetWaiting", 1.0),
+        "replicas": own.get("replicas", float(workload.max_replicas)),
     }
-    knob = "targetConcurrency" if name in BY_CONCURRENCY else next(iter(knobs), "")
+    knob = _knob_of(workload)
     return knob, full.get(knob, 1.0)
+
+
+def _knob_of(workload: Workload) -> str:
+    """The one that the workload chose among its policy's, else the usual one."""
+    name, own = workload.policy.name, workload.policy.parameters
+    knobs = POLICIES[name].knobs
+    usual = "targetConcurrency" if name in BY_CONCURRENCY else next(iter(knobs), "")
+    return next((knob for knob in knobs if knob in own and knob != usual), usual)
 
 
 def turned(workload: Workload, knobs: Mapping[str, float]) -> Workload:

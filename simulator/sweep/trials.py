@@ -89,7 +89,9 @@ class Trial:
 
     @property
     def compiled(self) -> bool:
-        return can_play(self.policy, self.scenario)
+        window = DOWN_WINDOWS.get(self.policy)
+        varied = () if window is None else (window,)
+        return can_play(self.run.workload, self.scenario, varied)
 
     @property
     def parts(self) -> int:

@@ -21,6 +21,7 @@ from simulator.replay import Scenario, policy_defaults, static_peak
 from simulator.sweep import frontier, loop, rules
 from simulator.sweep.calibrate import CANDIDATES, Tried, choose
 from simulator.sweep.frontier import World
+from simulator.sweep.knobs import knob_at_full_use
 from simulator.sweep.results import Point, clairvoyant_hours, point
 from simulator.sweep.results import frontier as frontier_rows
 from simulator.traces.edit import scaled_to_peak
@@ -200,12 +201,47 @@ def test_a_frontier_is_the_least_excess_that_kept_a_ratio() -> None:
 
 
 def test_random_cold_starts_are_left_to_the_full_loop() -> None:
-    assert frontier.can_play("hpa", scenario())
+    assert frontier.can_play(workload("hpa"), scenario())
     life = Lifecycle(constant_cold_start(180), crashes_per_pod_hour=0.1)
     crashing = replace(scenario(), fleet=replace(scenario().fleet, lifecycle=life))
-    assert not frontier.can_play("hpa", crashing)
-    assert not frontier.can_play("hpa", replace(scenario(), engine="exact"))
-    assert not frontier.can_play("dynamo", scenario())
+    assert not frontier.can_play(workload("hpa"), crashing)
+    assert not frontier.can_play(workload("hpa"), replace(scenario(), engine="exact"))
+    assert not frontier.can_play(workload("dynamo"), scenario())
+
+
+@pytest.mark.parametrize(
+    ("policy", "parameter", "value"),
+    [
+        ("hpa", "tolerance", 0.5),
+        ("hpa", "scaleDownWindowSeconds", 3600.0),
+        ("hpa", "targetConcurrency", 80.0),
+        ("asymmetric_concurrency", "minMax", 1.0),
+        ("knative_kpa", "stableWindowSeconds", 1800.0),
+    ],
+)
+def test_what_a_peer_is_told_besides_its_knob_is_left_to_the_full_loop(
+    policy: str, parameter: str, value: float
+) -> None:
+    told = workload(policy, **{parameter: value})
+    assert frontier.can_play(workload(policy), scenario())
+    assert not frontier.can_play(told, scenario())
+    assert frontier.can_play(told, scenario(), varied=(parameter,))
+
+
+@pytest.mark.parametrize(
+    ("policy", "own", "knob", "full"),
+    [
+        ("hpa", {}, "targetQps", CAPACITY),
+        ("hpa", {"targetConcurrency": 80.0}, "targetConcurrency", PROFILE.concurrency_at(CAPACITY)),
+        ("hpa", {"targetWaiting": 50.0}, "targetWaiting", 50.0),
+        ("aibrix_kpa", {}, "targetConcurrency", PROFILE.concurrency_at(CAPACITY)),
+        ("aibrix_kpa", {"targetQps": 900.0}, "targetQps", CAPACITY),
+    ],
+)
+def test_the_knob_that_is_turned_is_the_one_that_was_chosen(
+    policy: str, own: dict[str, float], knob: str, full: float
+) -> None:
+    assert knob_at_full_use(workload(policy, **own), scenario()) == (knob, full)
 
 
 def test_history_is_not_scored() -> None:

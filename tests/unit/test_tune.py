@@ -179,6 +179,17 @@ def test_reactive_policies_are_tried_over_their_target_and_their_way_down() -> N
     assert (max(uses), min(uses)) == (1050, 200)
 
 
+def test_the_target_that_was_chosen_is_the_one_that_is_tried() -> None:
+    tried = candidates(trial("hpa", targetConcurrency=80.0))
+    assert {knobs[0][0] for knobs in tried} == {"targetConcurrency"}
+
+
+def test_what_a_peer_is_told_is_heeded_whichever_loop_that_takes() -> None:
+    assert trial("hpa", targetQps=900.0, scaleDownWindowSeconds=3600.0).compiled
+    assert not trial("hpa", tolerance=0.5).compiled
+    assert not trial("hpa", targetConcurrency=80.0).compiled
+
+
 def test_ours_is_tried_over_targets_and_margins() -> None:
     names = [name for ((name, _),) in candidates(trial("predictive"))]
     assert names.count("targetBadRatio") == len(TARGETS)
