@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from forecaster.history import Floats, TrafficHistory
 from policies.decision import Reason
+from policies.registry import POLICIES
 from scaler.loop import ControlLoop, Ports, TickResult
 from scaler.rounds import Failure, Rounds
 from scaler.settings import Workload
@@ -173,6 +174,17 @@ def policy_defaults(
     if policy in ("wva_v1", "wva_v2", "dynamo") and profile.kv_tokens is not None:
         return {"kvCacheTokens": float(profile.kv_tokens), **tokens}
     return {}
+
+
+def complete_parameters(
+    policy: str, own: Mapping[str, float], defaults: Mapping[str, float]
+) -> dict[str, float]:
+    """A policy's own parameters, and what it needs to be told besides; where they name one of its
+    knobs, they have chosen among them."""
+    knobs = POLICIES[policy].knobs
+    chosen = any(knob in own for knob in knobs)
+    told = {name: value for name, value in defaults.items() if not (chosen and name in knobs)}
+    return {**told, **own}
 
 
 def static_peak(scenario: Scenario, qps_per_replica: float) -> int:

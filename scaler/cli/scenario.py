@@ -23,7 +23,13 @@ from simulator.fleet import FleetSettings
 from simulator.lifecycle import ColdStart, Lifecycle
 from simulator.pace import pace_of
 from simulator.pod import PodProfile
-from simulator.replay import Scenario, first_replicas, policy_defaults, static_peak
+from simulator.replay import (
+    Scenario,
+    complete_parameters,
+    first_replicas,
+    policy_defaults,
+    static_peak,
+)
 from simulator.schedules import hourly_schedules
 from simulator.traces.edit import cut, scaled_to_peak
 from simulator.traces.grid import first_start, fits, fitting_step, on_grid
@@ -137,7 +143,7 @@ def run_of(name: str, scenario: Scenario, setting: Setting) -> Run:
     document["policy"] = {
         **target,
         "name": name,
-        "parameters": {**defaults, **own},
+        "parameters": complete_parameters(name, own, defaults),
         "schedules": _schedules(name, given, scenario, capacity),
     }
     days = (scenario.until - scenario.traffic.start).days + 1

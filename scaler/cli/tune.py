@@ -38,7 +38,7 @@ from simulator.forecasters import USUAL_POD, pod_of
 from simulator.lifecycle import Lifecycle, constant_cold_start
 from simulator.pace import pace_of
 from simulator.pod import PodProfile, profile_like
-from simulator.replay import Scenario, policy_defaults
+from simulator.replay import Scenario, complete_parameters, policy_defaults
 from simulator.sweep.knobs import turned
 from simulator.sweep.plan import fluid_pod
 from simulator.sweep.trials import Knobs, Played, Trial, candidates, play_all
@@ -192,7 +192,8 @@ def _with_policy(subject: Subject, name: str | None, target: float | None) -> Su
         raise BadInputError(f"--target: expected a number above 0 and up to 0.5, got {kept:g}")
     capacity = workload.capacity.qps_per_replica
     defaults = policy_defaults(chosen, subject.profile, capacity, subject.peak_replicas)
-    parameters = {**defaults, **(own.parameters if chosen == own.name else {})}
+    given = own.parameters if chosen == own.name else {}
+    parameters = complete_parameters(chosen, given, defaults)
     changed = {"name": chosen, "target_bad_ratio": kept, "parameters": parameters}
     policy = own.model_copy(update=changed)
     return replace(subject, workload=workload.model_copy(update={"policy": policy}))

@@ -180,6 +180,22 @@ def test_a_file_says_how_often_it_is_scraped_and_decided(trace: Path, tmp_path: 
     assert [each["decisions"] for each in found] == [43_200 / 5, 43_200 / 2]
 
 
+@pytest.mark.parametrize(
+    ("policy", "knob", "value"),
+    [
+        ("asymmetric_concurrency", "targetQps", 900),
+        ("seasonal_naive", "targetConcurrency", 300),
+    ],
+)
+def test_a_file_chooses_a_policy_s_other_knob(
+    trace: Path, tmp_path: Path, policy: str, knob: str, value: float
+) -> None:
+    chosen = {"name": policy, "parameters": {knob: value}}
+    config = whatif_settings(tmp_path / "daybreak.yaml", {}, policy=chosen, maxReplicas=60)
+    (found,) = results(trace, "--policy", policy, "--config", str(config), *MORNING)["policies"]
+    assert found["scale_ups"] > 0
+
+
 def test_policies_by_the_clock_get_a_schedule_from_the_history(trace: Path) -> None:
     document = results(trace, "--policy", "cron,cron_floor", *MORNING)
     assert [entry["scale_ups"] > 0 for entry in document["policies"]] == [True, True]

@@ -17,6 +17,7 @@ from simulator.engines.fluid import FluidEngine
 from simulator.fleet import FleetSettings, SimulatedFleet
 from simulator.lifecycle import COLD_STARTS, ColdStart, Lifecycle, Phase, constant_cold_start
 from simulator.pod import PROFILES
+from simulator.replay import complete_parameters
 from simulator.scorecard import score
 from tests.traffic import MONDAY
 
@@ -336,3 +337,27 @@ def test_an_overloaded_hour_counts_nearly_all() -> None:
     assert card.bad_ratio > 0.95
     assert card.failed_ratio > 0.05
     assert card.minutes_p99_over_slo == 60
+
+
+@pytest.mark.parametrize(
+    ("policy", "own", "expected"),
+    [
+        ("knative_kpa", {}, {"targetConcurrency": 300.0}),
+        ("knative_kpa", {"targetQps": 900.0}, {"targetQps": 900.0}),
+        ("aibrix_apa_intended", {"targetKvUsage": 0.5}, {"targetKvUsage": 0.5}),
+        (
+            "ray_serve",
+            {"upscaleDelaySeconds": 9.0},
+            {"upscaleDelaySeconds": 9.0, "targetConcurrency": 300.0},
+        ),
+    ],
+)
+def test_a_policy_is_told_of_a_pod_what_its_own_parameters_leave_open(
+    policy: str, own: dict[str, float], expected: dict[str, float]
+) -> None:
+    assert complete_parameters(policy, own, {"targetConcurrency": 300.0}) == expected
+
+
+def test_what_is_no_knob_is_told_beside_the_chosen_one() -> None:
+    own, told = {"kvUtilization": 0.5}, {"kvCacheTokens": 6e5}
+    assert complete_parameters("wva_v1", own, told) == {**told, **own}
