@@ -56,7 +56,8 @@ class FluidEngine:
             retries.ratio,
         )
         self._p99_length = profile.length_at(0.99)
-        self._again = np.zeros(seconds + retries.delay_seconds)
+        self._latest_again = math.ceil(profile.timeout_seconds) + retries.delay_seconds
+        self._again = np.zeros(seconds + self._latest_again)
         self._by_second = np.zeros((ROWS, seconds))
         self._step, self._wait, self._running, self._waiting, self._failed, _ = self._by_second
 
@@ -86,7 +87,7 @@ class FluidEngine:
         start, end = self._clock, min(self._clock + seconds, len(self._arrivals))
         self._backlog = _serve(
             self._arrivals[start:end],
-            self._again[start : end + self._retries.delay_seconds],
+            self._again[start : end + self._latest_again],
             self._by_second,
             start,
             (float(len(self._serving)), self._speed(), self._backlog),
@@ -214,14 +215,17 @@ def _serve(
 ) -> float:
     """Serve a run of seconds from `first` on; returns the backlog after it.
 
-    `again` holds what is sent again in each of the seconds and in those of the delay after them;
-    `fleet` is the number of pods, their mean speed and the backlog.
+    `again` holds what is sent again in each of the seconds and in those of the timeout and the
+    delay after them; `fleet` is the number of pods, their mean speed and the backlog.
     """
     pods, speed, backlog = fleet
     t0, slope, tokens, full_step, sequences, saturation, timeout, most_waiting, ratio = pod
-    delay = len(again) - len(arrivals)
+    timed_out = len(again) - len(arrivals)
+    shed = timed_out - math.ceil(timeout)
     ceiling = saturation * pods / speed
     room = min(ceiling * timeout, most_waiting * pods) if pods else 0.0
+    # In a second: so many find a place to wait in although they will not be served in time.
+    hopeful = (most_waiting * pods - room) / timeout if pods else 0.0
     for i in range(len(arrivals)):
         offered = arrivals[i] + again[i]
         at = first + i
@@ -241,7 +245,9 @@ def _serve(
         waiting = backlog + still_waiting(seconds[OVERDUE], at, timeout)
         seconds[WAITING, at] = min(waiting, most_waiting * pods) if pods else 0.0
         seconds[FAILED, at] = dropped
-        again[i + delay] += ratio * dropped
+        waits = min(dropped, hopeful)
+        again[i + shed] += ratio * (dropped - waits)
+        again[i + timed_out] += ratio * waits
     return backlog
 
 

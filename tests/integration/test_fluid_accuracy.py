@@ -52,6 +52,27 @@ def test_lost_requests_of_an_overload(profile: PodProfile, retries: Retries) -> 
     assert bool(again[1] > 0) is (retries.ratio > 0)
 
 
+@pytest.mark.parametrize(
+    "profile",
+    [PROFILE, replace(PROFILE, max_waiting=1000), replace(PROFILE, max_waiting=13_000)],
+    ids=["timeout", "shedding", "both"],
+)
+def test_what_is_sent_again_comes_when_it_is_given_up(profile: PodProfile) -> None:
+    """All of it, through an overload that ends before most requests that it loses are back."""
+    load = np.concatenate([np.full(60, 0.9), np.full(30, 1.8), np.full(90, 0.6)])
+    rates = load * PROFILE.saturation_qps * PODS
+    again = []
+    for engine in (
+        FluidEngine(profile, rates, 1, Retries(1.0, 3)),
+        ExactFleetEngine(profile, rates, 1, "p2c", 1.0, Retries(1.0, 3)),
+    ):
+        served(engine, len(rates))
+        again.append(engine.offered(0, 180) - engine.arrivals(0, 180))
+    firsts = [int(np.flatnonzero(each > 0.01 * each.max())[0]) for each in again]
+    assert firsts[0] == pytest.approx(firsts[1], abs=2)
+    assert again[0].sum() == pytest.approx(again[1].sum(), rel=0.1)
+
+
 def test_crashes_lose_what_the_pods_had_under_way() -> None:
     rates = np.full(600, 0.7 * PROFILE.saturation_qps * PODS)
     found = []
