@@ -240,13 +240,15 @@ class SimulatedFleet:
             self.engine.set_speed(pod.engine_pod, speed)
 
     def _crash(self, pod: Pod) -> None:
-        """The container is started anew in its place: no node and no image to wait for."""
+        """The container is started anew in its place: no node and no image to wait for. Where the
+        cold start is one figure, nobody knows what of it is the image's."""
         if pod.deleted or pod.engine_pod is None:
             return
         self.engine.remove(pod.engine_pod)
         pod.engine_pod = None
         self._serving -= 1
-        restart = sum(p.draw(pod.rng) for p in self.settings.lifecycle.cold_start.phases[1:])
+        phases = self.settings.lifecycle.cold_start.phases
+        restart = sum(phase.draw(pod.rng) for phase in phases[1:] or phases)
         self._at(self._clock + max(1, math.ceil(restart)), partial(self._serve, pod))
 
     def _first_to_go(self) -> Pod:

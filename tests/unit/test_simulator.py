@@ -172,6 +172,15 @@ def test_crashed_pods_come_back_and_cost_requests() -> None:
     assert world.read(world.now).spec == 12
 
 
+def test_a_crash_costs_a_cold_start_that_is_one_figure() -> None:
+    life = Lifecycle(constant_cold_start(600), crashes_per_pod_hour=5.0)
+    world = fleet(qps=100, replicas=1, life=life)
+    world.advance(world.now + timedelta(hours=1))
+    crashed = int(world.ready_by_second.argmin())
+    assert world.ready_by_second[crashed] == 0
+    assert (world.ready_by_second[crashed : crashed + 600] == 0).all()
+
+
 def test_new_and_slow_pods_take_longer() -> None:
     life = Lifecycle(
         constant_cold_start(10), slow_start_seconds=60, slow_start_factor=2.0, slow_ratio=0.0
