@@ -111,9 +111,12 @@ def _whole_lines(path: Path, given: Iterator[bytes]) -> Iterator[tuple[int, byte
 
 
 def _header(path: Path, line: bytes, wanted: set[str]) -> bytes:
-    """The header as every block gets it; raises TraceError where columns lack."""
+    """The header as every block gets it; raises TraceError where it is none, or columns lack."""
     text = line.decode("utf-8-sig", errors="backslashreplace").strip()
-    names = next(csv.reader([text]), [])
+    try:
+        names = next(csv.reader([text]), [])
+    except csv.Error as error:
+        raise TraceError(f"{path}, line 1: is not a CSV file: {error}") from error
     missing = wanted - set(names)
     if missing:
         raise TraceError(

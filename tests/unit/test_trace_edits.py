@@ -150,6 +150,8 @@ def test_a_prometheus_range_is_laid_at_the_start_of_its_steps(tmp_path: Path) ->
         (import_wc98, b"\x00" * 21, "expected 20 bytes, got 1"),
         (import_wc98, b"\x00" * 20, "expected a time in 1998"),
         (import_azure_llm, b"a,b\n1,2\n", "expected the columns"),
+        (import_azure_llm, b"TIMESTAMP,\rContextTokens\n", "line 1: is not a CSV file"),
+        (import_burstgpt, b"\x89PNG\r\x1a\n\x00", "line 1: is not a CSV file"),
         (
             import_azure_llm,
             b"TIMESTAMP,ContextTokens,GeneratedTokens\nsoon,1,2\n",
