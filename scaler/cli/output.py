@@ -26,6 +26,7 @@ from simulator.traces.trace_file import TraceError, read_trace
 from storage.reports.words import printable
 
 BAD_INPUT = 2
+LARGEST_SEED = 2**63 - 1
 PIPE_COLUMNS = 160
 
 ConfigOption = Annotated[
@@ -59,6 +60,11 @@ def _require_writable(parameter: typer.CallbackParam, given: Any) -> Any:
     if why is not None:
         raise BadInputError(f"{option}: cannot write {given}: {why}")
     return given
+
+
+def seed_option(help_text: str) -> Any:
+    """A seed that every generator takes."""
+    return typer.Option(help=help_text, min=0, max=LARGEST_SEED)
 
 
 JsonOption = Annotated[

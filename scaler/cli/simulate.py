@@ -21,6 +21,7 @@ from scaler.cli.output import (
     JsonOption,
     configure_logs,
     output_option,
+    seed_option,
     table_console,
     write_json,
     write_text,
@@ -179,7 +180,7 @@ def simulate(
     start: Annotated[str | None, typer.Option(help="First moment of the trace to use.")] = None,
     end: Annotated[str | None, typer.Option(help="End of the part to use.")] = None,
     warmup_days: Annotated[float | None, typer.Option(help="History before scoring.")] = None,
-    seed: Annotated[int, typer.Option(help="Of arrivals, lengths and cold starts.")] = 0,
+    seed: Annotated[int, seed_option("Of arrivals, lengths and cold starts.")] = 0,
     workers: Annotated[int, typer.Option(help="Runs at once; 0 is one a core.", min=0)] = 0,
     cluster: Annotated[
         str | None, typer.Option(help="Run on the Dask cluster at this address.")

@@ -19,6 +19,7 @@ from scaler.cli.output import (
     moment,
     output_option,
     progress_bar,
+    seed_option,
     trace_from,
     write_json,
 )
@@ -31,6 +32,7 @@ trace = typer.Typer(help="Traces: import, generate, edit, describe.", no_args_is
 
 MOST = 1e6
 """Of what one number of an edit may be: minutes, hours, or times the rate."""
+BEYOND_THE_CALENDAR = "beyond the year 9999"
 OutOption = Annotated[Path, output_option("--out", help_text="Trace CSV to write.")]
 TraceArgument = Annotated[Path, typer.Argument(help="Trace CSV.")]
 
@@ -73,14 +75,19 @@ def generate_trace(
     noise: Annotated[
         float, typer.Option(help="Of each minute, in log rate (standard deviation).", min=0, max=2)
     ] = 0.02,
-    seed: Annotated[int, typer.Option(help="Of the noise.", min=0)] = 0,
+    seed: Annotated[int, seed_option("Of the noise.")] = 0,
 ) -> None:
     """Make the days of a diurnal service by the minute; the same options give the same file.
 
     Example: daybreak trace generate --days 15 --peak-qps 200000 --out day.csv
     """
     shape = Diurnal(peak_qps, night_ratio, weekend_ratio, noise)
-    write_trace(generate(shape, moment("--start", start), days, seed), out)
+    try:
+        made = generate(shape, moment("--start", start), days, seed)
+    except OverflowError as error:
+        told = f"--start: {days} days from {start!r} on would go on {BEYOND_THE_CALENDAR}"
+        raise BadInputError(told) from error
+    write_trace(made, out)
 
 
 @trace.command("edit")

@@ -25,6 +25,7 @@ from scaler.cli.output import (
     configure_logs,
     output_option,
     progress_bar,
+    seed_option,
     trace_from,
     write_json,
     write_text,
@@ -88,7 +89,7 @@ def tune(
         str, typer.Option(help="With --trace, pods: a name, or a YAML or JSON file.")
     ] = "h100-1200",
     cold_start: Annotated[float, typer.Option(help="With --trace: seconds.", min=0)] = 180.0,
-    seed: Annotated[int, typer.Option(help="Of arrivals and of the bootstrap.", min=0)] = 0,
+    seed: Annotated[int, seed_option("Of arrivals and of the bootstrap.")] = 0,
     workers: Annotated[int, typer.Option(help="Runs at once; 0 is one a core.", min=0)] = 0,
     out: Annotated[
         Path | None, output_option(help_text="Write a settings file here (YAML).")

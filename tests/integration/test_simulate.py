@@ -382,6 +382,8 @@ def test_a_missed_objective_fails_a_pipeline_when_asked(trace: Path) -> None:
         (("--start", "2031-01-01"), "nothing between"),
         (("--warmup-days", "9"), "leaves nothing of a trace of 3.00 days"),
         (("--config", "/nowhere.yaml"), "cannot be read"),
+        (("--seed", "-1"), "Invalid value for '--seed'"),
+        (("--seed", str(2**64)), "Invalid value for '--seed'"),
     ],
 )
 def test_bad_options_are_told(trace: Path, arguments: tuple[str, ...], expected: str) -> None:
