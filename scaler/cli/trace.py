@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -116,24 +117,17 @@ def edit_trace(
         edited = edit.cut(trace_from(source), iso_time("--start", start), iso_time("--end", end))
         edited = edited if stretch is None else edit.stretched(edited, stretch)
         edited = edited if append is None else edit.spliced(edited, trace_from(append))
-        for text in surge or []:
-            at, (ratio, rise, fade) = _parts("surge", text, 3)
-            edited = edit.with_surge(edited, at, rise, fade, ratio)
-        for text in outage or []:
-            at, numbers = _parts("outage", text, 2)
-            edited = edit.with_outage(edited, at, *numbers)
-        for text in launch or []:
-            at, numbers = _parts("launch", text, 2)
-            edited = edit.with_launch(edited, at, *numbers)
-        for text in holiday or []:
-            at, numbers = _parts("holiday", text, 1)
-            edited = edit.with_holiday(edited, at, *numbers)
-        for text in clock_change or []:
-            at, numbers = _parts("clock-change", text, 1, low=-24.0, high=24.0)
-            edited = edit.with_clock_change(edited, at, *numbers)
+        edited = _changed(edited, "surge", surge, _Change(3, _with_surge))
+        edited = _changed(edited, "outage", outage, _Change(2, edit.with_outage))
+        edited = _changed(edited, "launch", launch, _Change(2, edit.with_launch))
+        edited = _changed(edited, "holiday", holiday, _Change(1, edit.with_holiday))
+        clocks = _Change(1, edit.with_clock_change, low=-24.0, high=24.0)
+        edited = _changed(edited, "clock-change", clock_change, clocks)
         edited = edited if peak_qps is None else edit.scaled_to_peak(edited, peak_qps)
     except ValueError as error:
         raise BadInputError(str(error)) from error
+    except OverflowError as error:
+        raise BadInputError(f"{source}: as edited it would go on {BEYOND_THE_CALENDAR}") from error
     write_trace(replace(edited, series=out.stem), out)
 
 
@@ -183,10 +177,39 @@ def _likeness(found: TrafficHistory, back: timedelta) -> float | None:
     return round(float(np.corrcoef(now[both], before[both])[0, 1]), 3)
 
 
-def _parts(
-    option: str, text: str, count: int, low: float = 0.0, high: float = MOST
-) -> tuple[datetime, list[float]]:
-    """A time and so many numbers, as one option carries them."""
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """An edit at a time with so many numbers, each within bounds."""
+
+    count: int
+    make: Callable[..., TrafficHistory]
+    low: float = 0.0
+    high: float = MOST
+
+
+def _changed(
+    found: TrafficHistory, option: str, texts: list[str] | None, change: _Change
+) -> TrafficHistory:
+    """The trace with a change as often as its option was given; raises BadInputError."""
+    for text in texts or []:
+        at, numbers = _parts(option, text, change)
+        try:
+            found = change.make(found, at, *numbers)
+        except ValueError as error:
+            raise BadInputError(f"--{option} {text}: {error}") from error
+    return found
+
+
+def _with_surge(
+    found: TrafficHistory, at: datetime, ratio: float, rise_minutes: float, fade_minutes: float
+) -> TrafficHistory:
+    """In the order in which the option has them."""
+    return edit.with_surge(found, at, rise_minutes, fade_minutes, ratio)
+
+
+def _parts(option: str, text: str, change: _Change) -> tuple[datetime, list[float]]:
+    """A time and the numbers of a change, as one option carries them."""
+    count, low, high = change.count, change.low, change.high
     time, *numbers = text.split(",")
     try:
         found = [float(number) for number in numbers]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -50,23 +51,31 @@ def spliced(first: TrafficHistory, second: TrafficHistory) -> TrafficHistory:
 
 
 def stretched(trace: TrafficHistory, factor: float) -> TrafficHistory:
-    """The same curve over `factor` times the time, on the same step; raises ValueError below 0."""
+    """The same curve over `factor` times the time, on the same step; gaps stay gaps. Raises
+    ValueError where the factor is not above 0, or nothing of the trace is known."""
     if not factor > 0:
         raise ValueError(f"a trace can be stretched by a positive factor only, got {factor}")
     steps = max(2, round(len(trace) * factor))
     if steps > MAX_STEPS:
         raise ValueError(f"a trace has at most {MAX_STEPS:,} steps, got {steps:,} after stretching")
     places = np.linspace(0, len(trace) - 1, steps)
-    known = np.flatnonzero(np.isfinite(trace.values))
-    return replace(trace, values=np.interp(places, known, trace.values[known]))
+    there = np.isfinite(trace.values)
+    known = np.flatnonzero(there)
+    if not len(known):
+        raise ValueError(f"trace {trace.series}: holds no known step")
+    values = np.interp(places, known, trace.values[known])
+    values[~there[np.rint(places).astype(np.int64)]] = np.nan
+    return replace(trace, values=values)
 
 
 def with_surge(
     trace: TrafficHistory, at: datetime, rise_minutes: float, fade_minutes: float, ratio: float
 ) -> TrafficHistory:
     """A flash crowd: up to `ratio` times within the rise, then fading away."""
-    rise = np.linspace(0, 1, _steps(trace, rise_minutes) + 1)[1:]
-    fade = np.linspace(1, 0, _steps(trace, fade_minutes))
+    rise = np.linspace(0, 1, _steps(trace, rise_minutes, fewest=0) + 1)[1:]
+    fade = np.linspace(1, 0, _steps(trace, fade_minutes, fewest=0))
+    if not len(rise) + len(fade):
+        raise ValueError("a surge that neither rises nor fades for a while changes nothing")
     return _multiplied(trace, at, 1 + (ratio - 1) * np.concatenate([rise, fade]))
 
 
@@ -82,7 +91,7 @@ def with_launch(
 ) -> TrafficHistory:
     """A level shift that stays: `ratio` times from the end of the ramp on."""
     first = _index(trace, at)
-    ramp = np.linspace(1, ratio, _steps(trace, ramp_minutes))
+    ramp = np.linspace(1, ratio, _steps(trace, ramp_minutes, fewest=0))
     shape = np.full(max(0, len(trace) - first), ratio)
     shape[: len(ramp)] = ramp[: len(shape)]
     return _multiplied(trace, at, shape)
@@ -90,7 +99,7 @@ def with_launch(
 
 def with_holiday(trace: TrafficHistory, day: datetime, ratio: float) -> TrafficHistory:
     """A day on which most users stay away, fading in and out over two hours."""
-    steps, edge = _steps(trace, 1440), _steps(trace, 120)
+    steps, edge = _nearest_steps(trace, 1440), _nearest_steps(trace, 120)
     shape = np.full(steps, ratio)
     shape[:edge] = np.linspace(1, ratio, edge)
     shape[-edge:] = np.linspace(ratio, 1, edge)
@@ -98,27 +107,26 @@ def with_holiday(trace: TrafficHistory, day: datetime, ratio: float) -> TrafficH
 
 
 def with_clock_change(trace: TrafficHistory, at: datetime, hours: float) -> TrafficHistory:
-    """From `at` on users come `hours` earlier by UTC, as when clocks go forward.
+    """From `at` on users come `hours` earlier by UTC, as when clocks go forward; later where they
+    are negative.
 
-    The steps that move in front are dropped, and the end is filled from the same clock time of the
-    week (else day) before.
+    What lies beyond an end of the trace is taken from the same clock time of the week (else day)
+    next to it.
     """
     shift = _steps(trace, abs(hours) * 60) * (1 if hours > 0 else -1)
     first = _index(trace, at)
-    values = trace.values.copy()
-    tail = values[first:].copy()
-    if shift > 0:
+    places = np.arange(first, len(trace)) + shift
+    if places[0] < 0 or places[-1] >= len(trace):
         season = _season(trace)
-        refill = trace.values[len(trace) - season : len(trace) - season + shift]
-        values[first:] = np.concatenate([tail[shift:], refill])[: len(tail)]
-    else:
-        repeated = values[first + shift : first]
-        values[first:] = np.concatenate([repeated, tail])[: len(tail)]
+        places[places < 0] += season
+        places[places >= len(trace)] -= season
+    values = trace.values.copy()
+    values[first:] = trace.values[places]
     return replace(trace, values=values)
 
 
 def _season(trace: TrafficHistory) -> int:
-    week, day = (_steps(trace, 7 * 1440), _steps(trace, 1440))
+    week, day = (_nearest_steps(trace, 7 * 1440), _nearest_steps(trace, 1440))
     season = week if len(trace) > week else day
     if len(trace) < season:
         raise ValueError(f"trace {trace.series}: is shorter than a day")
@@ -142,5 +150,17 @@ def _index(trace: TrafficHistory, at: datetime) -> int:
     return int((at - trace.start) / timedelta(seconds=trace.step_seconds))
 
 
-def _steps(trace: TrafficHistory, minutes: float) -> int:
+def _steps(trace: TrafficHistory, minutes: float, fewest: int = 1) -> int:
+    """Raises ValueError where the minutes are no whole number of steps, or fewer than these."""
+    steps = minutes * 60 / trace.step_seconds
+    whole = round(steps)
+    if whole < fewest or not math.isclose(steps, whole, abs_tol=1e-6):
+        raise ValueError(
+            f"expected a whole number of steps of {trace.step_seconds} s, at least {fewest}, got "
+            f"{minutes:g} minutes"
+        )
+    return whole
+
+
+def _nearest_steps(trace: TrafficHistory, minutes: float) -> int:
     return max(1, round(minutes * 60 / trace.step_seconds))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -41,6 +42,16 @@ def test_a_written_trace_reads_back_exactly(tmp_path: Path) -> None:
     assert np.array_equal(back.values, trace.values, equal_nan=True)
 
 
+def test_what_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    with pytest.raises(TraceError, match=r"out.csv: expected at least two steps to write, got 1"):
+        write_trace(two_weeks().steps(0, 1), out)
+    late = TrafficHistory("late", datetime(9899, 12, 31, tzinfo=UTC), 86_400, np.ones(2))
+    with pytest.raises(TraceError, match="would go on beyond the year 9900"):
+        write_trace(late, out)
+    assert not out.exists()
+
+
 def test_an_outage_falls_and_is_back() -> None:
     ratio = edit.with_outage(two_weeks(), NOON, 30, 0.1).values / two_weeks().values
     assert ratio[720:750] == pytest.approx(0.1)
@@ -66,6 +77,53 @@ def test_clocks_going_forward_bring_users_an_hour_earlier() -> None:
     back = edit.with_clock_change(two_weeks(), NOON, -1)
     assert np.array_equal(back.values[780:], two_weeks().values[720:-60])
     assert len(moved) == len(back) == len(two_weeks())
+
+
+def test_clocks_going_back_near_the_start_take_the_hours_of_the_week_after() -> None:
+    at = MONDAY + HOUR
+    back = edit.with_clock_change(two_weeks(), at, -3)
+    assert np.array_equal(back.values[180:], two_weeks().values[:-180])
+    assert np.array_equal(back.values[:60], two_weeks().values[:60])
+    week = 7 * 1440
+    assert np.array_equal(back.values[60:180], two_weeks().values[week - 120 : week])
+
+
+@pytest.mark.parametrize(
+    "finer",
+    [
+        lambda t: edit.with_clock_change(t, NOON, 0.25),
+        lambda t: edit.with_clock_change(t, NOON, 0),
+        lambda t: edit.with_outage(t, NOON, 5),
+        lambda t: edit.with_outage(t, NOON, 0),
+        lambda t: edit.with_launch(t, NOON, 2, 90),
+        lambda t: edit.with_surge(t, NOON, 10, 60, 2),
+    ],
+)
+def test_an_edit_is_of_whole_steps(
+    finer: Callable[[TrafficHistory], TrafficHistory],
+) -> None:
+    with pytest.raises(
+        ValueError, match=r"whole number of steps of 3600 s, at least \d, got \d+ m"
+    ):
+        finer(two_weeks().resampled(3600))
+
+
+def test_what_is_not_to_take_time_happens_at_once() -> None:
+    launched = edit.with_launch(two_weeks(), NOON, 1.4, 0).values / two_weeks().values
+    assert launched[719:721] == pytest.approx([1, 1.4])
+    crowded = edit.with_surge(two_weeks(), NOON, 0, 2, 3.0).values / two_weeks().values
+    assert crowded[719:722] == pytest.approx([1, 3, 1])
+    with pytest.raises(ValueError, match="changes nothing"):
+        edit.with_surge(two_weeks(), NOON, 0, 0, 3.0)
+
+
+def test_stretching_keeps_gaps() -> None:
+    gap = np.array([1.0, 2.0, np.nan, np.nan, 5.0, 6.0])
+    longer = edit.stretched(TrafficHistory("gap", MONDAY, 60, gap), 2.0)
+    assert np.flatnonzero(np.isnan(longer.values)).tolist() == [4, 5, 6, 7]
+    nothing = TrafficHistory("nothing", MONDAY, 60, np.full(9, np.nan))
+    with pytest.raises(ValueError, match="trace nothing: holds no known step"):
+        edit.stretched(nothing, 2.0)
 
 
 def test_stretching_and_splicing_change_the_length_alone() -> None:
