@@ -22,6 +22,8 @@ LATEST = datetime(9900, 1, 1, tzinfo=UTC)
 """Room for what is looked up of times after a trace's end."""
 MAX_STEPS = 20_000_000
 """Two thirds of a year in seconds; more is a mistake, and would not fit in memory."""
+FEWEST_STEPS = 2
+"""One row does not say how long its step is."""
 MAX_LINE = 200
 TOLD_EVERY = 1 << 18
 """Rows between two words on how far the reading is; about a quarter of a second."""
@@ -43,7 +45,11 @@ def read_trace(path: Path, on_progress: OnProgress = lambda _: None) -> TrafficH
 
 
 def write_trace(trace: TrafficHistory, path: Path) -> None:
-    """Whole or not at all; raises TraceError where the file cannot be written."""
+    """Whole or not at all; raises TraceError where the file cannot be written, or not be read."""
+    if len(trace) < FEWEST_STEPS:
+        raise TraceError(f"{path}: expected at least two steps to write, got {len(trace)}")
+    if trace.end > LATEST:
+        raise TraceError(f"{path}: the trace would go on beyond the year {LATEST:%Y}")
     try:
         with whole_file(path) as file:
             file.write("timestamp,qps\n")
@@ -54,14 +60,12 @@ def write_trace(trace: TrafficHistory, path: Path) -> None:
                 at += trace.step
     except OSError as error:
         raise TraceError(f"{path}: cannot be written: {error.strerror}") from error
-    except OverflowError as error:
-        raise TraceError(f"{path}: the trace would go on beyond the year 9999") from error
 
 
 def _parse(path: Path, file: TextIO, on_progress: OnProgress) -> TrafficHistory:
     rows, size = _rows(path, file), path.stat().st_size
-    head = list(islice(rows, 2))
-    if len(head) < 2:
+    head = list(islice(rows, FEWEST_STEPS))
+    if len(head) < FEWEST_STEPS:
         raise TraceError(f"{path}: expected at least two rows below the header, got {len(head)}")
     (start, first), (last, second) = head
     step = _step(path, start, last)
