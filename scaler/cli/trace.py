@@ -62,7 +62,9 @@ def import_trace(
 def generate_trace(
     out: OutOption,
     days: Annotated[int, typer.Option(help="How many.", min=1, max=1000)] = 15,
-    start: Annotated[str, typer.Option(help="First day.")] = "2026-03-02",
+    start: Annotated[
+        str, typer.Option(help="First moment, UTC; the curve is by the clock.")
+    ] = "2026-03-02",
     peak_qps: Annotated[
         float,
         typer.Option(help="Top of a weekday's curve; noise comes on top.", min=0.001, max=1e12),

@@ -28,8 +28,8 @@ class Diurnal:
 
 
 def generate(shape: Diurnal, start: datetime, days: int, seed: int) -> TrafficHistory:
-    """Minutes of a diurnal trace from `start` on; same arguments, same trace."""
-    minutes = np.arange(days * 1440)
+    """Minutes of a diurnal trace from `start` on, by its clock; same arguments, same trace."""
+    minutes = np.arange(days * 1440) + 60 * start.hour + start.minute
     rng = np.random.Generator(np.random.Philox(key=seed))
     hour = minutes / 60 % 24
     # A steep start of the working day is what a cold start cannot follow.

@@ -109,6 +109,13 @@ def test_a_generated_week_has_its_peaks_and_its_quiet_weekend() -> None:
     assert days.min() < 0.25 * days.max()
 
 
+def test_days_that_begin_in_the_morning_are_by_the_clock() -> None:
+    shape = Diurnal(noise=0.0)
+    late = generate(shape, MONDAY + timedelta(hours=9), 7, 1)
+    whole = generate(shape, MONDAY, 8, 1).between(late.start, late.end)
+    assert np.array_equal(late.values, whole.values)
+
+
 def test_a_surge_rises_and_fades_and_leaves_the_rest() -> None:
     flat = generate(Diurnal(noise=0.0), MONDAY, 1, 1)
     at = MONDAY + timedelta(hours=12)
