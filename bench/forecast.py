@@ -70,7 +70,7 @@ class Row:
 def traffic(path: Path) -> TrafficHistory:
     """A trace with its filled stretches as gaps, where the folder says which they are."""
     trace, gaps = read_trace(path), path.with_name("gaps.csv")
-    return emptied(trace, read_gaps(gaps, trace.series)) if gaps.exists() else trace
+    return emptied(trace, read_gaps(gaps).get(trace.series, [])) if gaps.exists() else trace
 
 
 def plan_for(history: TrafficHistory, model: str, days: float, points: int) -> RollingOrigin:

@@ -41,7 +41,7 @@ from scaler.cli.output import (
 from scaler.cli.recorded import recorded_history
 from scaler.clock import SystemClock
 from scaler.settings import load_settings
-from simulator.traces.gaps_file import emptied, read_gaps
+from simulator.traces.gaps_file import emptied, gaps_of
 from storage.reports.backtest import render_backtest
 
 SHOWN_ERRORS = 3
@@ -183,7 +183,7 @@ def _traffic(trace: Path | None, config: Path | None, gaps: Path | None) -> Traf
     found = Traffic(trace_from(trace), Calendar()) if trace else _recorded(config)
     if gaps is None:
         return found
-    stretches = read_gaps(gaps, found.history.series)
+    stretches = gaps_of(gaps, found.history.series)
     return Traffic(emptied(found.history, stretches), found.calendar)
 
 

@@ -19,8 +19,18 @@ COLUMNS = ("trace", "start", "end")
 Stretch = tuple[datetime, datetime]
 
 
-def read_gaps(path: Path, series: str) -> list[Stretch]:
-    """The filled stretches of one trace; raises TraceError with the line that is wrong."""
+def gaps_of(path: Path, series: str) -> list[Stretch]:
+    """The filled stretches of one trace; raises TraceError where the file has none of it."""
+    found = read_gaps(path)
+    if series not in found:
+        names = ", ".join(sorted(found)) or "none"
+        raise TraceError(f"{path}: expected gaps of the trace {series}, got those of: {names}")
+    return found[series]
+
+
+def read_gaps(path: Path) -> dict[str, list[Stretch]]:
+    """The filled stretches by the trace's name; raises TraceError with the line that is wrong."""
+    found: dict[str, list[Stretch]] = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
@@ -30,13 +40,13 @@ def read_gaps(path: Path, series: str) -> list[Stretch]:
                     f"{path}, line 1: expected the columns {', '.join(COLUMNS)}, "
                     f"got {','.join(reader.fieldnames or ())[:80] or 'nothing'!r}"
                 )
-            return [
-                _stretch(path, reader.line_num, row) for row in reader if row["trace"] == series
-            ]
+            for row in reader:
+                found.setdefault(row["trace"], []).append(_stretch(path, reader.line_num, row))
     except OSError as error:
         raise TraceError(f"{path}: cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise TraceError(f"{path}: expected CSV text in UTF-8: {error}") from error
+    return found
 
 
 def emptied(trace: TrafficHistory, stretches: list[Stretch]) -> TrafficHistory:

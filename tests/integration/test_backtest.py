@@ -212,6 +212,18 @@ def test_a_broken_gaps_file_is_told(trace: Path, tmp_path: Path, text: str, expe
         command(trace=trace, model="last_value", gaps=gaps)
 
 
+@pytest.mark.parametrize(("rows", "names"), [("", "none"), ("b,{0}\na,{0}\na,{0}\n", "a, b")])
+def test_gaps_of_other_traces_alone_are_told(
+    trace: Path, tmp_path: Path, rows: str, names: str
+) -> None:
+    gaps = tmp_path / "gaps.csv"
+    night = "2026-03-02T00:00:00Z,2026-03-03T00:00:00Z"
+    gaps.write_text("trace,start,end\n" + rows.format(night))
+    expected = f"{gaps}: expected gaps of the trace {HOSTILE}, got those of: {names}"
+    with pytest.raises(TraceError, match=re.escape(expected)):
+        command(trace=trace, model="last_value", gaps=gaps)
+
+
 @pytest.mark.parametrize("name", sorted(OUTSIDE))
 def test_a_tool_that_is_not_installed_is_told(trace: Path, name: str) -> None:
     library = OUTSIDE[name].library
