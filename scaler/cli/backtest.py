@@ -33,6 +33,7 @@ from scaler.cli.output import (
     BadInputError,
     JsonOption,
     configure_logs,
+    listed,
     output_option,
     trace_from,
     write_json,
@@ -86,13 +87,13 @@ def backtest(
     Example: daybreak backtest --trace week.csv --model combined,last_value --lead 5m,1h
     """
     configure_logs("warning")
-    leads = {text: _seconds("lead", text) for text in _parts("lead", lead)}
+    leads = {text: _seconds("lead", text) for text in listed("lead", lead)}
     lasts = None if commitment is None else _seconds("commitment", commitment)
     if not 0 < quantile < 1:
         raise BadInputError(f"--quantile: expected a number between 0 and 1, got {quantile:g}")
     if train_days is not None and not train_days > 0:
         raise BadInputError(f"--train-days: expected a positive number, got {train_days:g}")
-    names = _parts("model", model)
+    names = listed("model", model)
     _check_known(names)
     traffic = _traffic(trace, config, gaps)
     plan = _plan(traffic.history, leads, lasts, quantile, train_days)
@@ -154,13 +155,6 @@ def _seconds(option: str, text: str) -> float:
     if found is None:
         raise BadInputError(f"--{option}: expected a time such as 90s, 5m, 1h or 1d, got {text!r}")
     return float(found[1]) * UNITS[found[2] or "s"]
-
-
-def _parts(option: str, text: str) -> list[str]:
-    parts = [part.strip() for part in text.split(",")]
-    if len(set(parts)) < len(parts):
-        raise BadInputError(f"--{option}: a {option} stands twice: {text}")
-    return parts
 
 
 def _check_known(names: list[str]) -> None:

@@ -99,6 +99,14 @@ def moment(option: str, text: str) -> datetime:
         raise BadInputError(f"{option}: expected an ISO-8601 time, got {text!r}") from None
 
 
+def listed(option: str, text: str) -> list[str]:
+    """What an option names, separated by commas; raises BadInputError where one stands twice."""
+    parts = [part.strip() for part in text.split(",")]
+    if len(set(parts)) < len(parts):
+        raise BadInputError(f"--{option}: a {option} stands twice: {text}")
+    return parts
+
+
 @contextlib.contextmanager
 def progress_bar(what: str, transient: bool = False) -> Iterator[Callable[[float], None]]:
     """How far the work is, on a terminal; nothing in a pipe."""

@@ -20,6 +20,7 @@ from scaler.cli.output import (
     BadInputError,
     JsonOption,
     configure_logs,
+    listed,
     output_option,
     seed_option,
     table_console,
@@ -233,9 +234,10 @@ def simulate(
     )
     if calibrate_peers and not sweep:
         raise BadInputError("--calibrate-peers: expected with --sweep, which it is for")
+    names = listed("policy", policy)
     traffic = traffic_of(trace, peak_qps, start, end)
     scenario = scenario_of(traffic, setting, warmup_days)
-    runs = [run_of(name.strip(), scenario, setting) for name in policy.split(",")]
+    runs = [run_of(name, scenario, setting) for name in names]
     place = _place(workers, cluster)
     if sweep:
         swept = _swept(scenario, runs, calibrate_peers, place)

@@ -382,6 +382,7 @@ def test_a_missed_objective_fails_a_pipeline_when_asked(trace: Path) -> None:
         (("--start", "2031-01-01"), "nothing between"),
         (("--warmup-days", "9"), "leaves nothing of a trace of 3.00 days"),
         (("--config", "/nowhere.yaml"), "cannot be read"),
+        (("--policy", "hpa, hpa"), "--policy: a policy stands twice: hpa, hpa"),
         (("--seed", "-1"), "Invalid value for '--seed'"),
         (("--seed", str(2**64)), "Invalid value for '--seed'"),
     ],
