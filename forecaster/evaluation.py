@@ -199,9 +199,14 @@ class RollingOrigin:
 
 def target_window(name: str, lead_seconds: float, long_seconds: float, step_seconds: int) -> Window:
     """The steps that [now + lead, now + lead + commitment] touches."""
-    first = math.floor(lead_seconds / step_seconds)
-    last = math.ceil((lead_seconds + long_seconds) / step_seconds)
+    first = math.floor(_steps_of(lead_seconds, step_seconds))
+    last = math.ceil(_steps_of(lead_seconds + long_seconds, step_seconds))
     return Window(name, first, max(first + 1, last))
+
+
+def _steps_of(seconds: float, step_seconds: int) -> float:
+    """To a billionth: 1.1 hours are 66 minutes, and not a little more."""
+    return round(seconds / step_seconds, 9)
 
 
 def rolling_origin(

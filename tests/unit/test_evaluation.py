@@ -119,6 +119,7 @@ class Failing(LastValue):
         (300, 3600, 3600, 0, 2),
         (3600, 0, 3600, 1, 2),  # at least one step
         (86_400, 300, 300, 288, 289),
+        (1.1 * 3600, 60, 60, 66, 67),  # not the 66.00000000000001 that they are computed as
     ],
 )
 def test_a_target_is_every_step_that_the_commitment_touches(
