@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from simulator.pace import Pace
 from simulator.replay import Scenario, static_peak
 from simulator.whatif import Finished
 
@@ -64,9 +65,15 @@ def policy_entry(run: Finished) -> dict[str, Any]:
         "seconds": run.seconds,
         "requests_per_wall_second": card.requests / run.seconds,
         "decisions": run.decisions,
-        "interval_seconds": run.pace.interval_seconds,
-        "scrape_seconds": run.pace.scrape_seconds,
-        "metric_lag_seconds": run.pace.lag_seconds,
+        **pace_entry(run.pace),
+    }
+
+
+def pace_entry(pace: Pace) -> dict[str, float]:
+    return {
+        "interval_seconds": pace.interval_seconds,
+        "scrape_seconds": pace.scrape_seconds,
+        "metric_lag_seconds": pace.lag_seconds,
     }
 
 

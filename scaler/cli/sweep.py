@@ -16,8 +16,9 @@ from rich.table import Table
 
 from scaler.cli.output import progress_bar
 from scaler.workers import process_pool
+from simulator.pace import pace_of
 from simulator.replay import Scenario
-from simulator.results import policy_entry
+from simulator.results import pace_entry, policy_entry
 from simulator.sweep import frontier, results
 from simulator.sweep.frontier import World
 from simulator.sweep.knobs import knob_settings, turned
@@ -98,8 +99,9 @@ def _compiled(scenario: Scenario, run: Run, calibrated: bool) -> Swept:
     settings = frontier.sweep(world, run.workload, run.interval_seconds, calibrated)
     hours = results.clairvoyant_hours(world, run.workload.capacity.qps_per_replica)
     seconds = (time.perf_counter() - began) / len(settings)  # noqa: TID251
+    pace = pace_entry(pace_of(run.workload, run.interval_seconds))
     return Swept(
-        [results.entry(setting, world, hours, seconds) for setting in settings],
+        [{**results.entry(setting, world, hours, seconds), **pace} for setting in settings],
         [results.point(setting, world, hours) for setting in settings],
     )
 

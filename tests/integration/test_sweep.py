@@ -44,6 +44,11 @@ def test_every_policy_is_run_over_its_own_knob(trace: Path, tmp_path: Path) -> N
         "predictive": "targetBadRatio",
         "asymmetric_concurrency": "targetConcurrency",
     }
+    paces = {
+        (entry["policy"], entry["interval_seconds"], entry["metric_lag_seconds"])
+        for entry in found["policies"]
+    }
+    assert paces == {("predictive", 15, 15), ("asymmetric_concurrency", 5, 2)}
     ours, peer = found["frontier"]
     assert (ours["policy"], peer["policy"]) == ("predictive", "asymmetric_concurrency")
     assert set(ours["excess_at_bad_ratio"]) == {"1e-3", "1e-4", "1e-5"}
