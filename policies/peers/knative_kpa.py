@@ -31,7 +31,8 @@ def propose(context: ScalingContext) -> tuple[Step, ...]:
     load = load_of(context)
     if load is None:
         return (held_blind(context, "knative_kpa", "the load was not observed"),)
-    stable = _mean(load, context.settings.parameter("stableWindowSeconds", STABLE_SECONDS))
+    stable_seconds = context.settings.parameter("stableWindowSeconds", STABLE_SECONDS)
+    stable = _mean(load, stable_seconds)
     panic = _mean(load, context.settings.parameter("panicWindowSeconds", PANIC_SECONDS))
     now, ready = context.now.timestamp(), context.replicas.ready
     panicked_at, highest = last_note(context, "panickedAt"), last_note(context, "highest")
@@ -40,7 +41,7 @@ def propose(context: ScalingContext) -> tuple[Step, ...]:
         panicked_at, highest = (now, float(ready)) if ready > 1 else (CALM, 0.0)
     stable_need, panic_need = needed(stable, load.target), needed(panic, load.target)
     replicas, panicked_at, top = scale(
-        stable_need, panic_need, ready, now, panicked_at, int(highest)
+        stable_need, panic_need, ready, now, panicked_at, int(highest), stable_seconds
     )
     calm = panicked_at == CALM
     return (
@@ -59,12 +60,19 @@ def needed(load: float, target: float) -> int:
     return math.ceil(load / max(LOWEST_TARGET, target))
 
 
-def scale(
-    stable_need: int, panic_need: int, ready: int, now: float, panicked_at: float, highest: int
+def scale(  # noqa: PLR0917  # sweeps compile it, and compiled code takes no keywords
+    stable_need: int,
+    panic_need: int,
+    ready: int,
+    now: float,
+    panicked_at: float,
+    highest: int,
+    stable_seconds: float = STABLE_SECONDS,
 ) -> tuple[int, float, int]:
     """One tick: the number wanted, when panic was last called for, and the most wanted in it.
 
-    `panicked_at` is CALM where there is no panic; times are in seconds.
+    `panicked_at` is CALM where there is no panic, which ends once nothing has called for it for
+    the stable window; times are in seconds.
     """
     ready = max(1, ready)
     ceiling, floor = math.ceil(UP_RATE * ready), math.floor(ready / DOWN_RATE)
@@ -72,7 +80,7 @@ def scale(
     in_panic = min(max(panic_need, floor), ceiling)
     if panic_need / ready >= PANIC_THRESHOLD:
         panicked_at = now
-    elif panicked_at != CALM and now > panicked_at + STABLE_SECONDS:
+    elif panicked_at != CALM and now > panicked_at + stable_seconds:
         panicked_at, highest = CALM, 0
     if panicked_at == CALM:
         return wanted, CALM, 0

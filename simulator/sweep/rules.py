@@ -149,6 +149,7 @@ def knative(signal, tick, tick_seconds, target, ready, now, memory, stable_secon
         now,
         memory[0],
         int(memory[1]),
+        stable_seconds,
     )
     memory[1] = top
     return wanted

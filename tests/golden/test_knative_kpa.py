@@ -57,6 +57,18 @@ def test_panic_never_falls_below_its_most_and_ends_after_the_stable_window() -> 
     assert scale(3, 3, 9, 161.0, at, highest) == (4, CALM, 0)
 
 
+@pytest.mark.parametrize(("window", "calm_from"), [(60.0, 62.0), (120.0, 122.0)])
+def test_panic_lasts_as_long_as_the_stable_window_that_was_chosen(
+    window: float, calm_from: float
+) -> None:
+    told = {"targetConcurrency": 70.0, "stableWindowSeconds": window}
+    policy = settings("knative_kpa", 0, parameters=told)
+    contexts = [replace(each, settings=policy) for each in in_flight([70.0] * 70, 2)]
+    steps = [decision.steps[0] for decision in decided(contexts)]
+    calm = next(tick for tick, step in enumerate(steps) if step.reason is not Reason.PANIC)
+    assert calm * 2.0 == calm_from
+
+
 def test_a_qualifying_tick_renews_the_panic() -> None:
     _, at, highest = scale(3, 9, 4, 100.0, CALM, 0)
     _, at, highest = scale(3, 9, 4, 150.0, at, highest)
