@@ -70,6 +70,7 @@ class FaultKind(StrEnum):
     MISSING = "Missing"
     OUT_OF_ORDER = "OutOfOrder"
     UNREADABLE = "Unreadable"
+    SUMMED_UP_OTHERWISE = "SummedUpOtherwise"
 
 
 @dataclass(frozen=True, slots=True)

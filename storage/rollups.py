@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -24,6 +24,7 @@ AT_ONCE = timedelta(hours=1)
 """What is summed up in one transaction; a log that was never summed up takes many."""
 
 Row = dict[str, Any]
+Values = Mapping[str, Any] | RowMapping
 
 _decision = schema.decision.c
 MEANS = ("current", "desired", "ready", "starting", "draining")
@@ -40,6 +41,8 @@ OF_THE_LAST = (
 _READ = (
     "id",
     "at",
+    "workload",
+    "sequence",
     "reason",
     "forecast_trusted",
     "latency_p99_seconds",
@@ -123,52 +126,54 @@ def minutes(
     """The minutes that begin in [since, until) with MINUTE_COLUMNS, oldest first; the newest ones
     summed up now. Without their contexts, which are most of what is stored, these are null."""
     table = schema.minute.c
+    done = _done(connection, workload, since)
     columns = (
         one if contexts or one is not table.context else null().label("context") for one in table
     )
     query = (
         select(*columns)
-        .where(table.workload == workload, table.at >= since, table.at < until)
+        .where(table.workload == workload, table.at >= since, table.at < min(done, until))
         .order_by(table.at)
     )
     stored = connection.execute(query).all()
-    newest, _ = summed_up(connection, workload, *_rest(connection, workload, since, until))
+    newest, _ = summed_up(connection, workload, done, until)
     return [*stored, *([row[name] for name in MINUTE_COLUMNS] for row in newest)]
 
 
 def events(connection: Connection, workload: str, since: datetime, until: datetime) -> list[Row]:
     """When the number asked for changed in [since, until), oldest first."""
     table = schema.scale_event.c
+    done = _done(connection, workload, since)
     query = (
         select(schema.scale_event)
-        .where(table.workload == workload, table.at >= since, table.at < until)
+        .where(table.workload == workload, table.at >= since, table.at < min(done, until))
         .order_by(table.at, table.decision_id)
     )
     stored = [dict(row) for row in connection.execute(query).mappings()]
-    return [
-        *stored,
-        *summed_up(connection, workload, *_rest(connection, workload, since, until))[1],
-    ]
+    return [*stored, *summed_up(connection, workload, done, until)[1]]
 
 
 def summed_up(
     connection: Connection, workload: str, since: datetime, until: datetime
 ) -> tuple[list[Row], list[Row]]:
     """The minutes of [since, until) and the events in it, from the decisions themselves."""
-    rows = _decisions(connection, workload, since, until)
+    rows = decisions(connection, workload, since, until)
     if not rows:
         return [], []
     found = [_minute(workload, list(group)) for _, group in groupby(rows, _minute_of_row)]
-    return found, _events(workload, rows, _desired_before(connection, workload, rows[0]))
+    return found, changes(workload, rows, _desired_before(connection, workload, rows[0]))
 
 
-def _rest(
-    connection: Connection, workload: str, since: datetime, until: datetime
-) -> tuple[datetime, datetime]:
-    """The part of [since, until) that is not summed up yet."""
-    query = select(schema.workload.c.rolled_up_to).where(schema.workload.c.name == workload)
-    done = connection.execute(query).scalar()
-    return max(since, done or since), until
+def _done(connection: Connection, workload: str, since: datetime) -> datetime:
+    """From when on, `since` at the earliest, minutes are not summed up yet.
+
+    It is read before the minutes, which the daemon may add to meanwhile: each is then taken from
+    there or from its decisions, never from both.
+    """
+    mine = schema.workload.c.name == workload
+    query = select(schema.workload.c.rolled_up_to, schema.workload.c.kept_since).where(mine)
+    known: list[datetime] = [at for row in connection.execute(query) for at in row if at]
+    return max([since, *known])
 
 
 def _sum_up(connection: Connection, workload: str, since: datetime, until: datetime) -> None:
@@ -209,11 +214,18 @@ def _first(connection: Connection, workload: str, since: datetime | None = None)
     return None if at is None else minute_of(at)
 
 
-def _decisions(
+def decisions(
     connection: Connection, workload: str, since: datetime, until: datetime
 ) -> Sequence[RowMapping]:
+    """What is summed up of the decisions in [since, until), in the order of time, with the `kind`
+    and the `outcome_sequence` of what came of them."""
+    outcome = schema.outcome.c
     query = (
-        select(*(_decision[name] for name in _READ), schema.outcome.c.kind)
+        select(
+            *(_decision[name] for name in _READ),
+            outcome.kind,
+            outcome.sequence.label("outcome_sequence"),
+        )
         .outerjoin(schema.outcome, schema.outcome.c.decision_id == _decision.id)
         .where(_decision.workload == workload, _decision.at >= since, _decision.at < until)
         .order_by(_decision.at, _decision.id)
@@ -226,8 +238,14 @@ def _minute_of_row(row: RowMapping) -> datetime:
 
 
 def _minute(workload: str, rows: Sequence[RowMapping]) -> Row:
+    context, capacity, lead = _thinned(rows[-1]["context"])
+    beside = {"context": context, "qps_per_replica": capacity, "lead_seconds": lead}
+    return figures(workload, rows) | beside
+
+
+def figures(workload: str, rows: Sequence[Values]) -> Row:
+    """The row of a minute with these decisions, but for what the last one's context tells."""
     last = rows[-1]
-    context, capacity, lead = _thinned(last["context"])
     return {
         "workload": workload,
         "at": minute_of(last["at"]),
@@ -237,13 +255,21 @@ def _minute(workload: str, rows: Sequence[RowMapping]) -> Row:
         "latency_p99_seconds": _highest(row["latency_p99_seconds"] for row in rows),
         **{name: last[name] for name in OF_THE_LAST},
         "trusted": sum(row["forecast_trusted"] for row in rows),
-        "qps_per_replica": capacity,
-        "lead_seconds": lead,
         "reasons": _counts(row["reason"] for row in rows),
         "outcomes": _counts(row["kind"] or "" for row in rows),
         "problems": next((row["problems"] for row in reversed(rows) if row["problems"]), ""),
-        "context": context,
     }
+
+
+def is_told_by(minute: Values, context: bytes) -> bool:
+    """Whether what a minute holds of its last decision's context is what that context says."""
+    known = minute["qps_per_replica"], minute["lead_seconds"]
+    if minute["context"] is None:
+        return (None, *known) == _thinned(context)
+    try:
+        return known == codec.is_thinned(codec.unpack(minute["context"]), codec.unpack(context))
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _thinned(stored: bytes) -> tuple[bytes | None, float | None, float | None]:
@@ -258,7 +284,8 @@ def _thinned(stored: bytes) -> tuple[bytes | None, float | None, float | None]:
     return codec.pack(text), capacity, lead
 
 
-def _events(workload: str, rows: Sequence[RowMapping], before: int) -> list[Row]:
+def changes(workload: str, rows: Sequence[Values], before: int) -> list[Row]:
+    """The scale events of these decisions, after one that asked for `before`."""
     found = []
     for row in rows:
         if row["desired"] != before:
@@ -267,7 +294,7 @@ def _events(workload: str, rows: Sequence[RowMapping], before: int) -> list[Row]
     return found
 
 
-def _event(workload: str, row: RowMapping, before: int) -> Row:
+def _event(workload: str, row: Values, before: int) -> Row:
     return {
         "decision_id": row["id"],
         "workload": workload,

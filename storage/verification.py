@@ -1,7 +1,8 @@
 """Verification: is the log what was written, and does this program decide the same again?
 
 Knows the pages of a log and how decisions are compared. The chain is followed in the order of ids,
-while processes beside it recompute each decision from its stored context.
+and what reports read of it (minutes and scale events) is held against it, while processes beside
+it recompute each decision from its stored context.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from storage.chain import (
     content_digest,
 )
 from storage.database import reason as driver_words
+from storage.rollup_check import RollupCheck
 
 PAGE = 1000
 """Decisions read, and handed to a process, at once."""
@@ -58,10 +60,17 @@ class Difference:
 @dataclass(frozen=True, slots=True)
 class Verification:
     """What came of it. `reworded` decisions are equal but for their sentences; `ends` says where
-    each chain ends, to be kept elsewhere by whoever does not trust the database."""
+    each chain ends, to be kept elsewhere by whoever does not trust the database.
+
+    `minutes` were held against their decisions. Of the log's beginning `pruned_entries` were
+    deleted on purpose, and `unverifiable_minutes` stay of them that nothing can be held against.
+    """
 
     decisions: int
     entries: int
+    minutes: int
+    unverifiable_minutes: int
+    pruned_entries: int
     reworded: int
     differences: tuple[Difference, ...]
     difference_count: int
@@ -120,24 +129,45 @@ def verify(
             # Before the ids, so that what the daemon adds meanwhile is beyond these ends.
             ends = _ends(connection) if until is None else {}
             walks = _walks(connection, since)
+            rollups = _rollup_checks(connection, since, until)
             ids = _ids(connection, since, until)
+            log = _Log(connection, walks, rollups, _Settings(connection), tally)
             with _pool(ids.last - ids.first, workers) as pool:
-                _check(connection, ids, walks, pool, tally, on_progress)
+                _check(log, ids, pool, on_progress)
+            for name, walk in walks.items():
+                walk.finish(ends.get(name))
+                tally.faults.extend(walk.faults)
+            otherwise = _summed_up_otherwise(log)
+            unverifiable = sum(check.unverifiable() for check in rollups.values())
+            pruned = _pruned_entries(connection, since)
     except SQLAlchemyError as error:
         raise StoreError(f"the decision log cannot be read: {driver_words(error)}") from error
-    for name, walk in walks.items():
-        walk.finish(ends.get(name))
-        tally.faults.extend(walk.faults)
+    # What is wrong with the decisions themselves is told first.
+    faults = [*sorted(tally.faults, key=_id), *otherwise]
     return Verification(
         decisions=tally.decisions,
         entries=sum(walk.entries for walk in walks.values()),
+        minutes=sum(check.minutes for check in rollups.values()),
+        unverifiable_minutes=unverifiable,
+        pruned_entries=pruned,
         reworded=tally.reworded,
         differences=tuple(sorted(tally.differences, key=_id)[:MOST_NAMED]),
         difference_count=len(tally.differences),
-        faults=tuple(sorted(tally.faults, key=_id)[:MOST_NAMED]),
-        fault_count=len(tally.faults),
+        faults=tuple(faults[:MOST_NAMED]),
+        fault_count=len(faults),
         ends={name: walk.end for name, walk in walks.items()},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """What the decisions are held against, page after page."""
+
+    connection: Connection
+    walks: dict[str, ChainWalk]
+    rollups: dict[str, RollupCheck]
+    settings: _Settings
+    tally: _Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,19 +198,14 @@ def _pool(decisions: int, workers: int | None) -> AbstractContextManager[Any]:
 
 
 def _check(
-    connection: Connection,
-    ids: _Ids,
-    walks: dict[str, ChainWalk],
-    pool: Executor | None,
-    tally: _Tally,
-    on_progress: Callable[[float], None],
+    log: _Log, ids: _Ids, pool: Executor | None, on_progress: Callable[[float], None]
 ) -> None:
     """Follow the chain page by page, with at most a few pages waiting to be recomputed."""
     at_work: list[Future[list[Difference | None]]] = []
-    settings = _Settings(connection)
-    for page in _pages(connection, ids, tally):
+    tally = log.tally
+    for page in _pages(log.connection, ids, tally):
         rows = [row for row in page if ids.hold(row)]
-        batch = [stored for row in rows if (stored := _follow(row, walks, settings, tally))]
+        batch = [stored for row in rows if (stored := _follow(row, log))]
         tally.decisions += len(rows)
         if pool is None:
             tally.take(recompute(batch))
@@ -193,13 +218,12 @@ def _check(
         tally.take(future.result())
 
 
-def _follow(
-    row: Row[Any], walks: dict[str, ChainWalk], settings: _Settings, tally: _Tally
-) -> _Stored | None:
+def _follow(row: Row[Any], log: _Log) -> _Stored | None:
     """Put a decision and its outcome into the chain; the decision is returned to be recomputed."""
-    walk = walks.get(row.workload)
+    tally = log.tally
+    walk = log.walks.get(row.workload)
     if walk is None:
-        walk = walks[row.workload] = ChainWalk(row.workload, None)
+        walk = log.walks[row.workload] = ChainWalk(row.workload, None)
         message = f"decision {row.id} belongs to a workload that has no chain"
         tally.faults.append(Fault(FaultKind.ALTERED, row.workload, row.id, message))
     values = dict(row._mapping)
@@ -207,7 +231,10 @@ def _follow(
     walk.follow(_entry(DECISION, row.id, values))
     if outcome["decision_id"] is not None:
         walk.follow(_entry(OUTCOME, row.id, outcome))
-    payload = settings.payload(row.settings_digest)
+    if row.workload in log.rollups:
+        came = {"kind": outcome["kind"], "outcome_sequence": outcome["sequence"]}
+        log.rollups[row.workload].take(values | came)
+    payload = log.settings.payload(row.settings_digest)
     if payload is None:
         message = f"the settings of decision {row.id} are not the ones that it was made with"
         tally.faults.append(Fault(FaultKind.ALTERED, row.workload, row.id, message))
@@ -335,6 +362,32 @@ def _walks(connection: Connection, since: datetime | None) -> dict[str, ChainWal
             before = _link_before(connection, row.name, since) or before
         walks[row.name] = ChainWalk(row.name, before, _overrides(connection, row.name, before))
     return walks
+
+
+def _rollup_checks(
+    connection: Connection, since: datetime | None, until: datetime | None
+) -> dict[str, RollupCheck]:
+    rows = connection.execute(select(schema.workload)).mappings().all()
+    return {row["name"]: RollupCheck(connection, row, since, until) for row in rows}
+
+
+def _summed_up_otherwise(log: _Log) -> list[Fault]:
+    faulty = {fault.decision_id for fault in log.tally.faults if fault.decision_id is not None}
+    return [
+        fault
+        for name, check in log.rollups.items()
+        if name in log.walks  # Else it was begun after these.
+        for fault in check.finish(faulty, any(log.walks[name].faults))
+    ]
+
+
+def _pruned_entries(connection: Connection, since: datetime | None) -> int:
+    """What was deleted of the time that is asked for; all of it where that begins earlier."""
+    table = schema.workload.c
+    query = select(func.coalesce(func.sum(table.pruned_sequence), 0))
+    if since is not None:
+        query = query.where(table.kept_since > since)
+    return int(connection.execute(query).scalar_one())
 
 
 def _overrides(connection: Connection, workload: str, before: Link) -> Iterator[Entry]:

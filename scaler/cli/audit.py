@@ -64,8 +64,9 @@ def verify(
 ) -> None:
     """Check that the log was not altered, and that this program decides the same again.
 
-    Every decision is recomputed from the context that it was made from, and the hash chain over
-    decisions, outcomes and overrides is followed. Ends with status 1 where anything differs.
+    Every decision is recomputed from the context that it was made from, the hash chain over
+    decisions, outcomes and overrides is followed, and the minutes that reports read are held
+    against their decisions. Ends with status 1 where anything differs.
 
     Example: daybreak verify --since 2026-03-16 --database sqlite:///daybreak.db
     """
@@ -101,6 +102,9 @@ def _verification_document(
         "until": until,
         "decisions": found.decisions,
         "entries": found.entries,
+        "minutes": found.minutes,
+        "unverifiable_minutes": found.unverifiable_minutes,
+        "pruned_entries": found.pruned_entries,
         "reworded": found.reworded,
         "difference_count": found.difference_count,
         "differences": [
@@ -130,10 +134,16 @@ def _tell(found: Verification) -> None:
     if found.sound:
         typer.echo(
             f"{found.decisions:,} decisions recomputed alike{reworded}; "
-            f"{found.entries:,} entries of the log are as they were written"
+            f"{found.entries:,} entries of the log are as they were written; "
+            f"{found.minutes:,} minutes are summed up as their decisions say"
         )
     else:
         typer.echo(
             f"{found.decisions:,} decisions: {found.difference_count:,} recomputed differently, "
             f"{found.fault_count:,} faults in the log"
+        )
+    if found.pruned_entries or found.unverifiable_minutes:
+        typer.echo(
+            f"not verifiable: {found.pruned_entries:,} entries that were pruned, and "
+            f"{found.unverifiable_minutes:,} minutes that stay of them"
         )

@@ -119,6 +119,17 @@ def test_what_is_not_summed_up_yet_is_read_all_the_same(log: Engine) -> None:
     assert minutes.contexts == again.contexts
 
 
+def test_a_minute_that_is_stored_and_summed_up_now_counts_once(log: Engine) -> None:
+    before = read_minutes(log, "grammar", MIDNIGHT, UNTIL)
+    events = timeline.scale_events(log, "grammar", MIDNIGHT, UNTIL)
+    with log.begin() as connection:
+        back = "UPDATE workload SET rolled_up_to = '2026-03-16 02:00:00.000000'"
+        connection.execute(text(back))
+    again = read_minutes(log, "grammar", MIDNIGHT, UNTIL)
+    assert float(again.decisions.sum()) == float(before.decisions.sum())
+    assert timeline.scale_events(log, "grammar", MIDNIGHT, UNTIL) == events
+
+
 def test_a_log_that_was_never_summed_up_catches_up(log: Engine) -> None:
     before = stored(log, "minute"), stored(log, "scale_event")
     with log.begin() as connection:
@@ -227,7 +238,12 @@ def test_a_report_tells_the_same_after_pruning(log: Engine) -> None:
 
 def test_what_stays_after_pruning_verifies_and_goes_on(log: Engine) -> None:
     prune(log, LATER, HOUR)
-    assert verify(log).sound
+    found = verify(log)
+    assert found.sound
+    assert (found.minutes, found.unverifiable_minutes) == (60, 299 + 119)
+    assert found.pruned_entries == 2 * (897 + 119)
+    told = daybreak("verify", "--database", str(log.url))
+    assert "not verifiable: 2,032 entries that were pruned, and 418 minutes" in told.stdout
     store = SqlDecisionStore(log)
     assert store.last_epoch("grammar") == 1_080
     # The newest decision of a workload that fell silent is its memory.

@@ -23,6 +23,7 @@ from storage import codec, database, schema
 from storage.chain import FaultKind
 from storage.database import open_engine, upgrade
 from storage.decisions import SqlDecisionStore
+from storage.rollups import MINUTE_COLUMNS
 from storage.verification import Verification, verify
 from tests.integration.test_daemon import DAYBREAK
 from tests.log_builder import MIDNIGHT, fill_log
@@ -243,6 +244,76 @@ def test_a_part_of_the_log_can_be_verified(log: Engine) -> None:
     assert faults(verify(log, start)) == [("Altered", 21)]
 
 
+@pytest.mark.parametrize(
+    ("statement", "minute", "said"),
+    [
+        ("UPDATE minute SET latency_p99_seconds = 0.1 WHERE {}", 20, "latency_p99_seconds is 0.1"),
+        ("UPDATE minute SET ready = ready * 0.5 WHERE {}", 20, "ready is"),
+        ("UPDATE minute SET lead_seconds = 1 WHERE {}", 20, "the context is not that of its last"),
+        ("UPDATE minute SET outcomes = '{{}}' WHERE {}", 20, "outcomes is"),
+        ("UPDATE minute SET context = (SELECT max(context) FROM minute) WHERE {}", 20, "context"),
+        ("DELETE FROM minute WHERE {}", 20, "it is missing"),
+        ("UPDATE minute SET at = '2026-03-15 00:20:00.000000' WHERE {}", 20, "it is missing"),
+        ("DELETE FROM scale_event", 0, "the scale event of decision"),
+        ("UPDATE scale_event SET after = after + 1", 0, "after of the scale event of decision"),
+        ("UPDATE workload SET rolled_up_to = '2026-03-16 00:20:00.000000'", 58, "the log says up"),
+        ("UPDATE workload SET rolled_up_to = '2026-03-17 00:00:00.000000'", 0, "summed up to here"),
+        ("UPDATE workload SET kept_since = '2026-03-16 00:20:00.000000'", 20, "none was deleted"),
+    ],
+)
+def test_what_reports_read_is_held_against_the_decisions(
+    log: Engine, statement: str, minute: int, said: str
+) -> None:
+    at = MIDNIGHT + timedelta(minutes=minute)
+    mine = f"workload = 'grammar' AND at = '{at:%Y-%m-%d %H:%M}:00.000000'"
+    tamper(log, statement.format(mine))
+    found = verify(log)
+    assert not found.differences
+    assert {fault.kind for fault in found.faults} == {FaultKind.SUMMED_UP_OTHERWISE}
+    told = [fault.message for fault in found.faults if fault.workload == "grammar"]
+    assert any(said in message for message in told)
+    assert not minute or any(f"minute {at:%Y-%m-%dT%H:%M}Z" in message for message in told)
+
+
+def test_a_minute_that_nobody_decided_in_is_found(log: Engine) -> None:
+    columns = ", ".join(name for name in MINUTE_COLUMNS if name != "at")
+    forged = f"SELECT {columns}, '2026-03-15 12:00:00.000000' FROM minute LIMIT 1"
+    tamper(log, f"INSERT INTO minute ({columns}, at) {forged}")
+    (fault,) = verify(log).faults
+    assert fault.message == (
+        "minute 2026-03-15T12:00Z is not what its decisions say: it is summed up, but the log "
+        "holds no decision of it"
+    )
+
+
+def test_only_minutes_wholly_inside_are_compared(log: Engine) -> None:
+    tamper(log, "UPDATE minute SET ready = 1 WHERE at = '2026-03-16 00:20:00.000000'")
+    start = MIDNIGHT + timedelta(minutes=20)
+    assert verify(log, start + timedelta(seconds=30)).sound
+    assert verify(log, until=start + timedelta(seconds=30)).sound
+    found = verify(log, start, start + timedelta(minutes=1))
+    assert (found.minutes, found.fault_count) == (2, 2)
+
+
+def test_what_came_too_late_to_be_summed_up_is_no_fault(engine: Engine) -> None:
+    """Two daemons on one log, and a clock that is set back."""
+    store = SqlDecisionStore(engine)
+    context = replace(situation(), workload="grammar")
+
+    def decided(minutes: float, epoch: int) -> int:
+        later = replace(context, now=context.now + timedelta(minutes=minutes), epoch=epoch)
+        return store.record(later, decide(later))
+
+    for epoch, minutes in enumerate((0, 1, 2.2, 1.5, 2.5, 600, 3, 3.5, 4, 5), start=1):
+        first, second = decided(minutes, 2 * epoch), decided(minutes + 0.1, 2 * epoch + 1)
+        for decision_id in (second, first):
+            store.record_outcome(decision_id, context.now, Outcome(OutcomeKind.APPLIED))
+    assert verify(engine).faults == ()
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE minute SET ready = 1"))
+    assert verify(engine).fault_count > 5
+
+
 def test_processes_find_the_same(log: Engine) -> None:
     """Enough decisions that they are spread over processes."""
     store = SqlDecisionStore(log)
@@ -322,6 +393,7 @@ def test_the_command_tells_and_ends_with_the_answer(log: Engine) -> None:
     sound = daybreak("verify", "--database", url)
     assert sound.returncode == 0, sound.stderr
     assert "180 decisions recomputed alike; 360 entries" in sound.stdout
+    assert "88 minutes are summed up as their decisions say" in sound.stdout
     tamper(log, "UPDATE decision SET desired = desired + 1 WHERE id = 47")
     broken = daybreak("verify", "--database", url)
     assert broken.returncode == 1
