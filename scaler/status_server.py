@@ -29,7 +29,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import (
     HTMLResponse,
     JSONResponse,
@@ -76,7 +76,8 @@ CACHED_CHARTS = 64
 ASSETS = {"live.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
 STOP_SECONDS = 2.0
 MOST_CONNECTIONS = 64
-FIRST_REQUEST_SECONDS = 10.0
+REQUEST_SECONDS = 10.0
+"""How long a client may take over the headers of a request, and as long again over its body."""
 LISTED_OVERRIDES = timedelta(days=7)
 KINDS = {
     OverrideKind.PAUSE: "Pause: change nothing",
@@ -159,15 +160,40 @@ def build_app(
 
 
 class _Impatient(H11Protocol):
-    """Closes a connection that asks for nothing: so many as are allowed at once, left open, would
-    shut everybody else out."""
+    """Closes a connection whose client does not say what it wants: so many as are allowed at once,
+    left open, would shut everybody else out."""
+
+    _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.loop.call_later(FIRST_REQUEST_SECONDS, self._give_up)
+        self._wait()
+
+    def handle_events(self) -> None:
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before:
+            self._wait()
+
+    def on_response_complete(self) -> None:
+        # First: a request that was sent ahead begins within.
+        self._wait()
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._patience is not None:
+            self._patience.cancel()
+
+    def _wait(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+        self._patience = self.loop.call_later(REQUEST_SECONDS, self._give_up)
 
     def _give_up(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+        """The turn is the client's between two requests and while a body is read."""
+        asked = self.cycle is not None and not self.cycle.response_complete
+        if (not asked or self.cycle.more_body) and not self.transport.is_closing():
             self.transport.close()
 
 
@@ -321,7 +347,8 @@ class _Site:
 
     def api_decisions(self, request: Request) -> Response:
         limit = request.query_params.get("limit", str(LISTED_DECISIONS))
-        if not limit.isdecimal() or not 1 <= int(limit) <= MOST_DECISIONS:
+        # Longer texts of digits are no number to Python.
+        if not limit.isdecimal() or len(limit) > 9 or not 1 <= int(limit) <= MOST_DECISIONS:
             raise HTTPException(400, f"limit: expected 1 to {MOST_DECISIONS}, got {limit[:40]!r}")
         name = request.path_params["name"]
         decisions = timeline.last_decisions(self._engine, name, int(limit))
@@ -335,7 +362,7 @@ class _Site:
         """Add an override; whoever may not, and why, is written to the log."""
         name = request.path_params["name"]
         try:
-            body = await read_body(request.stream())
+            body = await _body(request)
             row = await run_in_threadpool(self._override, request, name, body)
         except RefusedError as error:
             client = request.client.host if request.client else "?"
@@ -515,6 +542,14 @@ def _error(request: Request, status: int, message: str, headers: Any = None) -> 
     page = _page("error.html.j2", status, status=status, message=message)
     page.headers.update(headers or {})
     return page
+
+
+async def _body(request: Request) -> bytes:
+    """Raises RefusedError where it is too long, or did not come to its end."""
+    try:
+        return await read_body(request.stream())
+    except ClientDisconnect as error:
+        raise RefusedError(408, "the request did not come to its end") from error
 
 
 def _window(request: Request) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from socket import create_connection
+from socket import create_connection, socket
 from urllib.parse import quote
 
 import pytest
@@ -83,7 +83,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def test_connections_that_ask_for_nothing_shut_nobody_out(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status_server, "FIRST_REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(status_server, "REQUEST_SECONDS", 0.5)
     with ExitStack() as silent:
         for number in range(status_server.MOST_CONNECTIONS):
             one = silent.enter_context(create_connection(("127.0.0.1", site.server.port)))
@@ -94,6 +94,60 @@ def test_connections_that_ask_for_nothing_shut_nobody_out(
         while site.ask("/healthz")[0] != 200:
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    "left_open",
+    [
+        b"GET / HTTP/1.1\r\n",
+        b"POST /workloads/a/override HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n",
+    ],
+    ids=["headers", "body"],
+)
+def test_a_second_request_must_come_to_its_end_as_well(
+    site: Site, monkeypatch: pytest.MonkeyPatch, left_open: bytes
+) -> None:
+    monkeypatch.setattr(status_server, "REQUEST_SECONDS", 0.5)
+    with ExitStack() as open_ones:
+        many = []
+        for _ in range(status_server.MOST_CONNECTIONS - 1):
+            address = ("127.0.0.1", site.server.port)
+            one = open_ones.enter_context(create_connection(address, timeout=20))
+            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert one.recv(4096).startswith(b"HTTP/1.1 200")
+            one.sendall(left_open)
+            many.append(one)
+        deadline = time.monotonic() + 20
+        while any(_still_open(one) for one in many):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert site.ask("/healthz")[0] == 200
+
+
+def _still_open(one: socket) -> bool:
+    one.settimeout(0.01)
+    try:
+        return one.recv(4096) != b""
+    except TimeoutError:
+        return True
+    except ConnectionResetError:
+        return False
+
+
+def test_a_slow_answer_is_waited_for(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patience is for clients: ours may be long over an answer."""
+    monkeypatch.setattr(status_server, "REQUEST_SECONDS", 0.2)
+
+    def readiness() -> list[str]:
+        time.sleep(1.0)
+        return []
+
+    server = StatusServer(build_app(engine, CollectorRegistry(), readiness), "127.0.0.1", 0)
+    server.start()
+    try:
+        assert Site(server, engine).ask("/readyz")[0] == 200
+    finally:
+        server.stop()
 
 
 def test_health_and_readiness(site: Site) -> None:
@@ -172,6 +226,7 @@ def test_json_holds_decisions_with_steps(site: Site) -> None:
         ("/workloads/grammar/traffic.svg?window=9y", 400),
         ("/api/workloads/nobody/decisions", 404),
         ("/api/workloads/grammar/decisions?limit=0", 400),
+        ("/api/workloads/grammar/decisions?limit=" + "9" * 5_000, 400),
         ("/api/workloads/grammar/decisions?limit=1e9", 400),
         ("/assets/..%2f..%2fpyproject.toml", 404),
         ("/assets/../status_server.py", 404),
