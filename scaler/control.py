@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import structlog
@@ -21,6 +22,7 @@ from storage.reports.words import printable
 
 LEAST_TOKEN = 16
 MOST_BODY_BYTES = 16 * 1024
+TEXTS, NUMBERS = ("kind", "owner", "reason", "token"), ("replicas", "minutes")
 _log = structlog.get_logger("daybreak")
 
 
@@ -54,16 +56,23 @@ class Control:
         user = self.user(headers)
         if user is not None:
             return f"header {self.user_header}"
-        given = token or headers.get("authorization", "").removeprefix("Bearer ")
+        given = token or _bearer_token(headers.get("authorization", ""))
         if self.token is None or not given:
             raise RefusedError(401, "this needs to be authorised: give the server's token")
-        if not hmac.compare_digest(given.encode(), self.token.encode()):
+        # JSON can carry half a character, which is nobody's token but must be compared.
+        if not hmac.compare_digest(given.encode("utf-8", "surrogatepass"), self.token.encode()):
             raise RefusedError(403, "the token is not the server's")
         return "token"
 
     def user(self, headers: Mapping[str, str]) -> str | None:
         """Whom the proxy names; None where it names nobody or is not trusted to."""
         return (headers.get(self.user_header) or None) if self.user_header else None
+
+
+def _bearer_token(header: str) -> str:
+    """What the header gives; its scheme may be written in any case."""
+    scheme, _, token = header.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else header
 
 
 def check_origin(headers: Mapping[str, str], allowed_hosts: frozenset[str]) -> None:
@@ -74,7 +83,10 @@ def check_origin(headers: Mapping[str, str], allowed_hosts: frozenset[str]) -> N
         if headers.get("sec-fetch-site", "same-origin") != "same-origin":
             raise RefusedError(403, "the request comes from another site")
         return
-    page = urlsplit(origin)
+    try:
+        page = urlsplit(origin)
+    except ValueError as error:
+        raise RefusedError(403, "the request comes from another site") from error
     if page.netloc != headers.get("host") and (page.hostname or "") not in allowed_hosts:
         raise RefusedError(403, "the request comes from another site")
 
@@ -98,13 +110,30 @@ def fields_of(body: bytes, content_type: str) -> dict[str, str]:
     kind = content_type.split(";", maxsplit=1)[0].strip()
     try:
         if kind == "application/x-www-form-urlencoded":
-            return dict(parse_qsl(body.decode(), max_num_fields=20))
-        document = json.loads(body) if kind == "application/json" else None
+            document: Any = dict(parse_qsl(body.decode(), max_num_fields=20))
+        else:
+            document = json.loads(body) if kind == "application/json" else None
     except ValueError as error:
         raise RefusedError(400, f"the request cannot be read: {error}") from error
+    except RecursionError as error:
+        raise RefusedError(400, "the request cannot be read: it is nested too deeply") from error
     if not isinstance(document, dict):
         raise RefusedError(415, "expected a form, or a JSON object as application/json")
-    return {str(key): str(value) for key, value in document.items() if value is not None}
+    return {key: _field(key, value) for key, value in document.items() if value is not None}
+
+
+def _field(name: str, value: object) -> str:
+    """A field as text; what stands in the log for ever is what somebody wrote, not what Python
+    makes of an object."""
+    if name not in (*TEXTS, *NUMBERS):
+        known = ", ".join((*TEXTS, *NUMBERS))
+        raise RefusedError(400, f"expected no fields but {known}, got {name[:40]!r}")
+    if isinstance(value, str):
+        return value
+    if name in NUMBERS and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    expected = "a whole number" if name in NUMBERS else "a text"
+    raise RefusedError(400, f"{name}: expected {expected}, got {type(value).__name__}")
 
 
 def override_request(fields: Mapping[str, str], source: str) -> OverrideRequest:

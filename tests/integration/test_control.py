@@ -190,6 +190,42 @@ def test_what_is_no_form_is_refused(site: Site) -> None:
     assert site.rows() == []
 
 
+SPOKEN = {"kind": "Pause", "minutes": 30, "owner": "ana", "reason": "why", "token": TOKEN}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "why"),
+    [
+        ("[" * 15_000, 400, "nested too deeply"),
+        (json.dumps(SPOKEN | {"token": "\ud800aaaa"}), 403, "the token is not the server's"),
+        (json.dumps(SPOKEN | {"minutes": 10**9}), 400, "minutes: expected a whole number"),
+        ('{"minutes": ' + "9" * 5_000 + "}", 400, "cannot be read"),
+        (json.dumps(SPOKEN | {"owner": {"a": 1}}), 400, "owner: expected a text, got dict"),
+        (json.dumps(SPOKEN | {"reason": ["x"]}), 400, "reason: expected a text, got list"),
+        (json.dumps(SPOKEN | {"owner": "\ud800"}), 400, "owner: expected 1 to 100 printable"),
+        (json.dumps(SPOKEN | {"minutes": True}), 400, "minutes: expected a whole number, got bool"),
+        (json.dumps(SPOKEN | {"untill": "\ud800"}), 400, "got 'untill'"),
+    ],
+)
+def test_hostile_json_is_refused_and_counted(site: Site, body: str, status: int, why: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    with capture_logs() as logs:
+        answered, _, told = site.ask("/api/workloads/grammar/override", headers=headers, body=body)
+    assert (answered, why in json.loads(told)["error"]) == (status, True)
+    assert [line["event"] for line in logs] == ["override refused"]
+    assert site.rows() == []
+    assert site.counted("refused") == 1
+
+
+def test_an_origin_that_is_no_address_is_refused(site: Site) -> None:
+    assert site.ask(PATH, GOOD | {"token": TOKEN}, {"Origin": "http://["})[0] == 403
+    assert site.counted("refused") == 1
+
+
+def test_the_scheme_of_a_bearer_token_is_written_in_any_case(site: Site) -> None:
+    assert site.ask(PATH, GOOD, {"Authorization": f"bearer {TOKEN}"})[0] == 303
+
+
 def test_a_workload_that_is_not_there_cannot_be_paused(site: Site) -> None:
     assert site.ask("/workloads/nobody/override", GOOD | {"token": TOKEN})[0] == 404
     assert site.rows() == []
