@@ -39,7 +39,8 @@ def main() -> None:
         plan = scenario(days=1)
         clock = VirtualClock(plan.starts_at)
         watch = Watch(settings, clock)
-        server = StatusServer(build_app(engine, watch.registry, watch.unready), "127.0.0.1", 0)
+        app = build_app(engine, watch.registry, watch.unready, now=clock.now)
+        server = StatusServer(app, "127.0.0.1", 0)
         server.start()
         shown_at = plan.starts_at + SHOWN_AFTER
         run = run_demo(settings, plan, engine, watch, clock, live_pictures(server.url, shown_at))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -78,6 +77,8 @@ STOP_SECONDS = 2.0
 MOST_CONNECTIONS = 64
 REQUEST_SECONDS = 10.0
 """How long a client may take over the headers of a request, and as long again over its body."""
+OVERDUE_INTERVALS = 3
+"""Without a decision for so many, a workload's newest one no longer says how things are."""
 LISTED_OVERRIDES = timedelta(days=7)
 KINDS = {
     OverrideKind.PAUSE: "Pause: change nothing",
@@ -110,6 +111,7 @@ _pages = Environment(
 _pages.filters.update(
     count=summary.count,
     seconds=summary.seconds,
+    age=words.age_words,
     path=lambda name: quote(name, safe=""),
     reason_words=words.reason_words,
     outcome_words=words.outcome_words,
@@ -126,11 +128,13 @@ def build_app(
     control: Control | None = None,
     now: Callable[[], datetime] | None = None,
 ) -> Starlette:
-    """The application; `readiness` says why the daemon is not ready, or nothing where it is.
+    """The application; `readiness` says why the daemon is not ready, or nothing where it is, each
+    reason with the name of its workload before a colon. With `now` the ages of what is shown are
+    counted from that, else they are those at the last decision.
 
     Addresses and loopback names may always be asked for; `allowed_hosts` names what else may,
-    such as the name of a Service. Without `control` it only shows; with it, `now` must tell the
-    time that overrides begin at. Raises ValueError where it does not.
+    such as the name of a Service. Without `control` it only shows; with it, `now` is also the
+    time that overrides begin at, and must be given. Raises ValueError where it does not.
     """
     if control is not None and now is None:
         raise ValueError("overrides need a clock")
@@ -254,10 +258,26 @@ class _Glance:
     last: LoggedDecision
     context: ScalingContext
     override: OverrideRow | None
+    now: datetime | None
 
     @property
-    def data_age_seconds(self) -> float:
-        return (self.context.now - self.context.observation.at).total_seconds()
+    def data_age_seconds(self) -> float | None:
+        """Of the demand, at the decision where the page has no clock; None where it was not
+        known."""
+        seen = self.context.observation
+        if seen.demand_qps is None:
+            return None
+        return ((self.now or self.context.now) - seen.at).total_seconds()
+
+    @property
+    def decided_age_seconds(self) -> float | None:
+        return None if self.now is None else (self.now - self.last.at).total_seconds()
+
+    @property
+    def overdue(self) -> bool:
+        """One from further ahead is none either: the clock was set back since."""
+        age = self.decided_age_seconds
+        return age is not None and abs(age) > OVERDUE_INTERVALS * self.context.interval_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +342,7 @@ class _Site:
         return _page(
             "workload.html.j2",
             glance=glance,
+            unready=[reason for reason in self._readiness() if reason.startswith(f"{name}: ")],
             window=window,
             windows=list(WINDOWS),
             layouts=charts.LAYOUTS.values(),
@@ -424,7 +445,8 @@ class _Site:
             raise HTTPException(404, "no such workload")
         with reading(self._engine) as connection:
             found = newest_override(connection, name, self._now(context))
-        return _Glance(name, self._mode(name), last[0], context, found)
+        now = None if self._desk.now is None else self._desk.now()
+        return _Glance(name, self._mode(name), last[0], context, found, now)
 
     def _mode(self, workload: str) -> str:
         """The mode that the daemon's own metric names; the log does not hold it."""
@@ -560,11 +582,12 @@ def _window(request: Request) -> str:
 
 
 def _glance_json(glance: _Glance) -> dict[str, Any]:
-    age = glance.data_age_seconds
     return {
         "workload": glance.name,
         "mode": glance.mode or None,
-        "data_age_seconds": age if math.isfinite(age) else None,
+        "data_age_seconds": glance.data_age_seconds,
+        "decided_age_seconds": glance.decided_age_seconds,
+        "overdue": glance.overdue,
         "override": None if glance.override is None else _override_json(glance.override),
         "last": _decision_json(glance.last),
     }

@@ -66,7 +66,9 @@ def demo(
             note = ""
             if not headless:
                 server = StatusServer(
-                    build_app(engine, watch.registry, watch.unready), settings.server.host, port
+                    build_app(engine, watch.registry, watch.unready, now=clock.now),
+                    settings.server.host,
+                    port,
                 )
                 server.start()
                 stack.callback(server.stop)

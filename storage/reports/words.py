@@ -100,6 +100,14 @@ def override_words(kind: str, replicas: int | None) -> str:
     }.get(kind, kind)
 
 
+def age_words(seconds: float) -> str:
+    """How long ago, in the largest unit of which it is two at least."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:,.0f} s"
+
+
 def problem_words(source: str, kind: str) -> str:
     """What was wrong, such as "demand: data too old"."""
     words = _PROBLEMS.get(kind, kind)

@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from socket import create_connection, socket
 from urllib.parse import quote
@@ -19,7 +20,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, text
 
-from policies.context import ScalingContext
+from policies.context import Observation, ScalingContext
 from policies.decision import Outcome, OutcomeKind
 from policies.engine import decide
 from scaler import status_server
@@ -29,7 +30,8 @@ from scaler.loop import TickResult
 from scaler.status_server import StatusServer, build_app
 from storage.database import open_engine, upgrade
 from storage.decisions import SqlDecisionStore
-from tests.log_builder import fill_log
+from tests.log_builder import MIDNIGHT, fill_log
+from tests.situations import NOON, situation
 
 HOSTILE = "<script>alert('x')</script>/\"&'; DROP TABLE decision; --"
 
@@ -159,6 +161,8 @@ def test_health_and_readiness(site: Site) -> None:
         assert status == 503
         assert json.loads(body)["reasons"] == ["grammar: no recent decision"]
         assert "no recent decision" in site.ask("/")[2]
+        assert "Not ready" in site.ask("/workloads/grammar")[2]
+        assert "Not ready" not in site.ask(f"/workloads/{quote(HOSTILE, safe='')}")[2]
     finally:
         site.unready.clear()
 
@@ -175,6 +179,49 @@ def test_the_overview_lists_workloads_at_a_glance(site: Site) -> None:
     assert status == 200
     for part in ('href="/workloads/grammar"', "shadow", "trusted", "UTC"):
         assert part in body
+
+
+@pytest.mark.parametrize(
+    ("passed", "ages", "badge"),
+    [
+        (timedelta(seconds=45), ("45 s ago", "60 s old"), "good"),
+        (timedelta(days=90), ("90 d ago", "90 d old"), "none since"),
+        (timedelta(minutes=-20), ("20 min ahead", "20 min ahead"), "none since"),
+    ],
+)
+def test_ages_are_counted_from_now(
+    engine: Engine, passed: timedelta, ages: tuple[str, str], badge: str
+) -> None:
+    fill_log(SqlDecisionStore(engine), hours=0.1)
+    now = MIDNIGHT + timedelta(minutes=5) + passed
+    app = build_app(engine, CollectorRegistry(), list, now=lambda: now)
+    server = StatusServer(app, "127.0.0.1", 0)
+    server.start()
+    site = Site(server, engine)
+    (found,) = json.loads(site.ask("/api/workloads")[2])["workloads"]
+    assert found["decided_age_seconds"] == passed.total_seconds()
+    assert found["data_age_seconds"] == passed.total_seconds() + 15.0
+    assert found["overdue"] is (badge != "good")
+    for path in ("/", "/workloads/grammar"):
+        body = site.ask(path)[2]
+        assert "16 Mar 2026 00:05:00" in body
+        assert badge in body
+        assert ("badge good" in body) is (badge == "good")
+        assert all(age in body for age in ages)
+    server.stop()
+
+
+def test_the_age_of_no_data_is_not_known(engine: Engine) -> None:
+    context = replace(situation(), observation=Observation(at=NOON))
+    SqlDecisionStore(engine).record(context, decide(context))
+    server = StatusServer(build_app(engine, CollectorRegistry(), list), "127.0.0.1", 0)
+    server.start()
+    site = Site(server, engine)
+    (found,) = json.loads(site.ask("/api/workloads")[2])["workloads"]
+    assert found["data_age_seconds"] is None
+    assert found["decided_age_seconds"] is None
+    assert "age unknown" in site.ask("/")[2]
+    server.stop()
 
 
 def test_a_workload_shows_charts_and_decisions_in_words(site: Site) -> None:
