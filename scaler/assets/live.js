@@ -20,13 +20,29 @@ function swapImage(image) {
   next.src = url.href;
 }
 
+// Whoever moves by keyboard stays on the link that was reached: its row may be another one now.
+function swap(part, next) {
+  const focused = part.contains(document.activeElement) ? document.activeElement : null;
+  part.replaceWith(document.adoptNode(next));
+  if (!focused) return;
+  const name = focused.id ? "id" : "href";
+  const same = [...next.querySelectorAll(`[${name}]`)];
+  const value = focused.getAttribute(name);
+  same.find((one) => one.getAttribute(name) === value)?.focus({ preventScroll: true });
+}
+
+function names(page) {
+  return [...page.querySelectorAll("[data-live]")].map((part) => part.dataset.live).join();
+}
+
 async function refresh() {
   const response = await fetch(location.href, { cache: "no-store" });
   if (!response.ok) throw new Error(response.statusText);
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+  if (names(fresh) !== names(document)) return location.reload();
   for (const part of document.querySelectorAll("[data-live]")) {
     const next = fresh.querySelector(`[data-live="${part.dataset.live}"]`);
-    if (next && next.innerHTML !== part.innerHTML) part.replaceWith(document.adoptNode(next));
+    if (next && next.innerHTML !== part.innerHTML) swap(part, next);
   }
   document.querySelectorAll("[data-live-image]").forEach(swapImage);
 }

@@ -10,10 +10,15 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from prometheus_client import CollectorRegistry
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
 
 from scaler.status_server import StatusServer, build_app
 from storage.database import open_engine, upgrade
@@ -136,6 +141,47 @@ def test_the_live_page_refreshes_its_charts(browser: Browser, live: str) -> None
     refreshed = re.findall(r'src="/workloads/grammar/\w+\.svg\?[^"]*at=\d+"', dom)
     assert len(refreshed) == 4
     assert "data-stale" not in dom
+
+
+KEYBOARD = """
+const rows = document.querySelector("tbody");
+const region = document.querySelector(".scroll");
+document.querySelector("tbody a").focus();
+region.scrollLeft = 40;
+setTimeout(() => {
+  const swapped = document.querySelector("tbody") !== rows;
+  const reached = document.activeElement.getAttribute("href");
+  document.title = [swapped, reached, region.isConnected, region.scrollLeft].join(" ");
+}, 4500);
+"""
+
+
+def test_a_refresh_leaves_the_keyboard_where_it_is(browser: Browser, tmp_path: Path) -> None:
+    """The page with a hand on the keyboard: a script of this server's, as its policy asks for."""
+    engine = open_engine(f"sqlite:///{tmp_path / 'daybreak.db'}")
+    upgrade(engine)
+    fill_log(SqlDecisionStore(engine), hours=0.1)
+    # So that every refresh finds other rows.
+    minutes = count(6)
+    app = build_app(
+        engine, CollectorRegistry(), list, now=lambda: MIDNIGHT + timedelta(minutes=next(minutes))
+    )
+    server = StatusServer(app, "127.0.0.1", 0)
+
+    def page(_: Request) -> HTMLResponse:
+        with urlopen(server.url) as answer:
+            text = answer.read().decode()
+        return HTMLResponse(text.replace("</body>", '<script src="/keyboard.js"></script></body>'))
+
+    def script(_: Request) -> Response:
+        return Response(KEYBOARD, media_type="text/javascript")
+
+    app.router.routes[:0] = [Route("/page", page), Route("/keyboard.js", script)]
+    server.start()
+    dom = browser.dom(f"{server.url}page", "--window-size=400,700")
+    server.stop()
+    engine.dispose()
+    assert re.findall("<title>(.*)</title>", dom) == ["true /workloads/grammar true 40"]
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
