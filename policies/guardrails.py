@@ -113,7 +113,7 @@ def bound(context: ScalingContext, replicas: int) -> Step | None:
 
 def override(context: ScalingContext, replicas: int) -> Step | None:
     """A person's number, or a person's minimum; only the bounds hold against it."""
-    found = _holding(context)
+    found = holding(context)
     if found is None or found.replicas is None:
         return None
     if found.kind is OverrideKind.MINIMUM and replicas >= found.replicas:
@@ -128,13 +128,13 @@ def override(context: ScalingContext, replicas: int) -> Step | None:
 
 def paused(context: ScalingContext) -> bool:
     """Whether a person has paused the workload: nothing is to be changed then."""
-    found = _holding(context)
+    found = holding(context)
     return found is not None and found.kind is OverrideKind.PAUSE
 
 
 def pause(context: ScalingContext, replicas: int) -> Step | None:
     """While a person has paused it, nothing is changed, whatever else holds."""
-    found, current = _holding(context), context.replicas.spec
+    found, current = holding(context), context.replicas.spec
     if found is None or not paused(context) or replicas == current:
         return None
     return Step("pause", current, Reason.PAUSED, _told(found, "no change"))
@@ -154,7 +154,8 @@ ALL: tuple[Guardrail, ...] = (
 always hold."""
 
 
-def _holding(context: ScalingContext) -> Override | None:
+def holding(context: ScalingContext) -> Override | None:
+    """What a person decided, as long as it holds."""
     found = context.override
     return found if found is not None and found.expires_at > context.now else None
 

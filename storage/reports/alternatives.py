@@ -13,6 +13,7 @@ from forecaster.forecast import WindowForecast
 from policies.context import RateLimit, ScalingContext, ScalingRules, SelectPolicy
 from policies.decision import Decision
 from policies.engine import decide
+from policies.guardrails import holding, paused
 from policies.registry import POLICIES
 
 UNBOUNDED = 1_000_000
@@ -121,6 +122,9 @@ def alternatives(context: ScalingContext, decision: Decision) -> Iterator[Altern
         if "margin" in POLICIES[context.settings.policy].knobs:
             asked.append(("with no margin for its error", _with_parameter("margin", 0.0)))
     rules = dict.fromkeys(step.rule for step in decision.steps)
+    if holding(context) is not None:
+        # It leaves no step where it changed nothing, but who asks why wants to know of it.
+        rules |= {"pause" if paused(context) else "override": None}
     asked += [WITHOUT[rule] for rule in rules if rule in WITHOUT]
     for text, change in asked:
         changed = change(context)

@@ -15,8 +15,9 @@ import numpy as np
 from forecaster.forecast import Calibration, WindowForecast
 from forecaster.history import Floats
 from policies.capacity import replicas_at
-from policies.context import ScalingContext
+from policies.context import Override, ScalingContext
 from policies.decision import Decision, Outcome, Step
+from policies.guardrails import holding
 from policies.predictive import margin_of
 from storage.reports import words
 from storage.reports.alternatives import Alternative, Threshold, alternatives, thresholds
@@ -104,7 +105,8 @@ class Aftermath:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Everything that there is to say about one decision."""
+    """Everything that there is to say about one decision; `override` is what a person had decided
+    and still held, whether or not it changed the number."""
 
     id: int
     workload: str
@@ -118,6 +120,7 @@ class Explanation:
     why: str
     outcome: Outcome | None
     inputs: tuple[Input, ...]
+    override: Override | None
     problems: tuple[tuple[str, str, str], ...]
     forecast: ForecastView | None
     steps: tuple[StepView, ...]
@@ -148,6 +151,7 @@ def explain(
         why=words.reason_words(decision.reason.value),
         outcome=outcome,
         inputs=tuple(_inputs(context)),
+        override=holding(context),
         problems=tuple((p.source.value, p.kind.value, p.message) for p in context.problems),
         forecast=_forecast_view(context),
         steps=_steps(decision.steps),

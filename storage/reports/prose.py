@@ -21,7 +21,14 @@ from storage.reports.explanation import (
     WindowView,
 )
 from storage.reports.summary import count, share, signed_share
-from storage.reports.words import outcome_words, printable, problem_words, reason_words
+from storage.reports.words import (
+    age_words,
+    outcome_words,
+    override_words,
+    printable,
+    problem_words,
+    reason_words,
+)
 
 NOT_KNOWN = "not known"
 _WINDOWS = {
@@ -34,7 +41,7 @@ def explanation_text(found: Explanation) -> str:
     """Title, inputs, forecast, steps, what bound, what would have changed it, what came of it."""
     sections = (
         ("", _title(found)),
-        ("Inputs", _table(_input(row) for row in found.inputs)),
+        ("Inputs", _table(_inputs(found))),
         ("Doubts", _doubts(found.problems)),
         ("Forecast", _forecast(found.forecast)),
         ("Steps", _table(_step(step) for step in found.steps)),
@@ -90,6 +97,15 @@ def _title(found: Explanation) -> Iterator[str]:
     yield f"Outcome: {told}. Epoch {found.epoch}."
 
 
+def _inputs(found: Explanation) -> Iterator[tuple[str, str, str]]:
+    yield from (_input(row) for row in found.inputs)
+    held = found.override
+    if held is not None:
+        who = f"asked for by {printable(held.owner)}: {printable(held.reason)}"
+        what = override_words(held.kind.value, held.replicas)
+        yield "override", what, f"{who}; until {_clock(held.expires_at)}"
+
+
 def _input(row: Input) -> tuple[str, str, str]:
     value = NOT_KNOWN if row.value is None else f"{count(row.value)} {row.unit}".strip()
     age = "" if not row.age_seconds else f", {row.age_seconds:,.0f} s old"
@@ -108,8 +124,8 @@ def _forecast(view: ForecastView | None) -> Iterator[str]:
     trust = "trusted" if view.trusted else "not trusted"
     skill = "not measured" if view.skill is None else signed_share(view.skill)
     yield (
-        f"{printable(view.model)}, {trust}, fitted {_age(view.fitted_age_seconds)} ago, on a "
-        f"history that ended {_age(view.history_age_seconds)} ago; skill {skill}"
+        f"{printable(view.model)}, {trust}, fitted {age_words(view.fitted_age_seconds)} ago, on a "
+        f"history that ended {age_words(view.history_age_seconds)} ago; skill {skill}"
     )
     yield from (f"passed over: {printable(failure)}" for failure in view.failures)
     if view.calibration is not None:
@@ -221,13 +237,6 @@ def _table(rows: Iterator[tuple[str, str, str]]) -> Iterator[str]:
     first, second = (max((len(row[i]) for row in found), default=0) for i in (0, 1))
     for row in found:
         yield f"{row[0]:<{first}}  {row[1]:<{second}}  {row[2]}".rstrip()
-
-
-def _age(seconds: float) -> str:
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.0f} {unit}"
-    return f"{seconds:,.0f} s"
 
 
 def _clock(at: datetime) -> str:

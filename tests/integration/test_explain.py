@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine, select, text
 
 from forecaster.forecast import Calibration
+from policies.context import Override, OverrideKind
 from policies.engine import decide
 from storage import schema
 from storage.database import open_engine, upgrade
@@ -21,7 +22,7 @@ from storage.reports.lookup import Reference, explained, parse_reference
 from storage.reports.prose import explanation_document, explanation_text
 from tests.integration.test_verification import daybreak
 from tests.log_builder import MIDNIGHT, OUTAGE, SURGE_AT, fill_log
-from tests.situations import situation, window_forecast
+from tests.situations import NOON, situation, window_forecast
 
 HOSTILE = "<script>\x1b[2J\u202egpj'; DROP TABLE decision; --@x"
 
@@ -109,6 +110,38 @@ def test_every_figure_is_in_the_document(day: Engine) -> None:
         else None
     )
     assert {"name", "value", "unit", "source", "age_seconds"} == set(document["inputs"][0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        (OverrideKind.PAUSE, "without the pause"),
+        (OverrideKind.REPLICAS, "without the override"),
+        (OverrideKind.MINIMUM, "without the override"),
+    ],
+)
+def test_an_override_that_changed_nothing_is_told(
+    engine: Engine, kind: OverrideKind, change: str
+) -> None:
+    desired = decide(situation()).desired
+    number = None if kind is OverrideKind.PAUSE else desired
+    held = Override(1, kind, number, "ana", "cell\x1b migration", NOON + timedelta(hours=1))
+    for hours in (0, 2):
+        # The second time it is over.
+        later = NOON + timedelta(hours=hours)
+        context = replace(situation(current=desired), now=later, override=held, epoch=1 + hours)
+        SqlDecisionStore(engine).record(context, decide(context))
+    found = explained(engine, Reference(1))
+    assert not {"pause", "override"} & {step.rule for step in found.steps}
+    assert change in [one.change for one in found.alternatives]
+    shown = explanation_text(found)
+    assert "asked for by ana: cell" in shown
+    assert "migration; until 2026-" in shown
+    document = explanation_document(found)["override"]
+    assert (document["kind"], document["replicas"]) == (kind.value, number)
+    assert document["expires_at"] == held.expires_at.isoformat()
+    assert explained(engine, Reference(2)).override is None
+    assert "ana" not in explanation_text(explained(engine, Reference(2)))
 
 
 def test_a_bare_decision_can_be_explained(engine: Engine) -> None:
