@@ -13,7 +13,7 @@ from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from math import isfinite
 from multiprocessing import parent_process
 
@@ -37,6 +37,7 @@ from storage.reports.audit import (
     counterfactual_run,
     recorded_run,
 )
+from storage.reports.came import Came, came, metric_lag
 from storage.reports.counterfactual import (
     DEFAULT_LEAD_SECONDS,
     Reproduction,
@@ -45,7 +46,7 @@ from storage.reports.counterfactual import (
     reference_settings,
     reproduction,
 )
-from storage.reports.findings import Objective, came_in_span
+from storage.reports.findings import Objective
 from storage.reports.minutes import (
     Minutes,
     contexts_of,
@@ -153,11 +154,11 @@ def audit(
     events = timeline.scale_events(engine, period.workload, since, until)
     found = Comparison(overrides=tuple(overrides(engine, period.workload, since, until)))
     objective = _objective(minutes, period)
+    coming = _came(engine, minutes, helper) if len(minutes) and not period.brief else None
     if period.brief and _sized(minutes):
         found = replace(found, clairvoyant_pod_hours=optimum_pod_hours(minutes))
     elif _sized(minutes):
         shown = measured or _computed(minutes, period, objective, events, helper)
-        coverage = _coverage(engine, minutes)
         again = _again(engine, minutes)
         shown = shown if isinstance(shown, Measured) else shown()
         found = replace(
@@ -165,9 +166,27 @@ def audit(
             runs=shown.runs,
             clairvoyant_pod_hours=shown.clairvoyant_pod_hours,
             reproduction=again,
-            coverage=coverage,
+            coverage=() if coming is None else _coverage(engine, minutes, coming()),
         )
+    if coming is not None:
+        found = replace(found, came=coming())
     return audit_of(minutes, events, since, until, objective, found)
+
+
+def _came(engine: Engine, minutes: Minutes, helper: Executor | None) -> Callable[[], Came]:
+    """What the forecasts met; of a long period a helper reads it meanwhile."""
+    lag = metric_lag(engine, minutes)
+    if helper is None:
+        return cache(partial(came, engine, minutes, lag))
+    url = engine.url.render_as_string(hide_password=False)
+    return helper.submit(_came_elsewhere, url, replace(minutes, contexts=()), lag).result
+
+
+def _came_elsewhere(url: str, minutes: Minutes, lag_seconds: float) -> Came:
+    engine = open_engine(url)
+    found = came(engine, minutes, lag_seconds)
+    engine.dispose()
+    return found
 
 
 def _again(engine: Engine, minutes: Minutes) -> Reproduction | None:
@@ -260,19 +279,18 @@ def optimum_pod_hours(minutes: Minutes) -> float:
     return optimum_pod_slots(each.astype(np.int64), round(cold / 60)) / 60
 
 
-def _coverage(engine: Engine, minutes: Minutes) -> tuple[Coverage, ...]:
+def _coverage(engine: Engine, minutes: Minutes, judged_on: Came) -> tuple[Coverage, ...]:
     every = max(1, -(-len(minutes) // MOST_JUDGED))
-    came = came_in_span(minutes)[::every]
-    return coverage_of(came, order_quantiles(engine, minutes, every))
+    return coverage_of(judged_on.qps[::every], order_quantiles(engine, minutes, every))
 
 
 def coverage_of(
-    came: Floats, forecasts: Iterator[tuple[tuple[float, float], ...]]
+    highest: Floats, forecasts: Iterator[tuple[tuple[float, float], ...]]
 ) -> tuple[Coverage, ...]:
     """How often each stated quantile held what came, minute by minute of those that are judged."""
     held: Counter[float] = Counter()
     judged: Counter[float] = Counter()
-    for peak, quantiles in zip(came.tolist(), forecasts, strict=True):
+    for peak, quantiles in zip(highest.tolist(), forecasts, strict=True):
         if isfinite(peak):
             for level, qps in quantiles:
                 judged[level] += 1

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from forecaster.history import Floats
 from storage.overrides import OverrideRow, overrides
 from storage.reports import timeline as log
+from storage.reports.came import Came, came, came_by_minutes, metric_lag
 from storage.reports.counterfactual import LABELS, Counterfactual, Reproduction
 from storage.reports.findings import (
     Compliance,
@@ -139,6 +140,7 @@ class Comparison:
     reproduction: Reproduction | None = None
     coverage: tuple[Coverage, ...] = ()
     overrides: tuple[OverrideRow, ...] = ()
+    came: Came | None = None
 
 
 def read_audit(
@@ -159,6 +161,8 @@ def read_audit(
     events = log.scale_events(engine, workload, since, until)
     people = tuple(overrides(engine, workload, since, until))
     found = Comparison(runs, clairvoyant_pod_hours, overrides=people)
+    if len(minutes):
+        found = replace(found, came=came(engine, minutes, metric_lag(engine, minutes)))
     return audit_of(minutes, events, since, until, objective, found)
 
 
@@ -193,7 +197,7 @@ def audit_of(
         reasons=tuple(ReasonCount(*pair) for pair in minutes.reason_counts.most_common()),
         events=events,
         problems=log.problem_periods(line),
-        forecast=forecast_quality(minutes),
+        forecast=forecast_quality(minutes, found.came or came_by_minutes(minutes)),
         compliance=compliance(minutes, objective, span),
         worst_minutes=worst_minutes(minutes, objective, WORST_MINUTES),
         waterfall=() if optimum is None else waterfall(minutes, optimum),

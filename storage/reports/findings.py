@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
-import numpy.typing as npt
 
 from forecaster.history import Floats
+from storage.reports.came import Came
 from storage.reports.minutes import MINUTE, Minutes
 
 FORESEEN_SECONDS = 90.0
@@ -23,8 +23,6 @@ APART_MINUTES = 15
 RISE_MINUTES = 10
 WORTH_TELLING = 0.03
 """A rise of demand is told as part of a cause from so much on."""
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,8 @@ class Objective:
 class ForecastQuality:
     """The forecast for what a replica ordered then would serve, against what came, by the minute.
 
-    What came is the highest demand of the forecast's span. `covered_ratio` is the share of minutes
+    What came is the highest demand of the forecast's span; of `minutes_estimated` the decisions in
+    it are gone, and it is estimated from whole minutes. `covered_ratio` is the share of minutes
     at or below the rate that was ordered for, `below_low_ratio` the share below the lower edge (a
     5 % quantile). `error_ratio` is the sum of absolute errors of the median over the sum of what
     came; `unchanged_error_ratio` is the same for the guess that demand stays as it is. `skill` is
@@ -53,6 +52,7 @@ class ForecastQuality:
     """
 
     minutes: int
+    minutes_estimated: int
     covered_ratio: float
     below_low_ratio: float
     error_ratio: float
@@ -133,45 +133,22 @@ class Minute:
     ready: float
 
 
-def forecast_quality(minutes: Minutes) -> ForecastQuality | None:
+def forecast_quality(minutes: Minutes, judged_on: Came) -> ForecastQuality | None:
     """How good the forecast was, or None where no forecast met its span in the log."""
-    made = np.isfinite(minutes.forecast_at) & np.isfinite(minutes.forecast_high_qps)
-    came = came_in_span(minutes)
-    now = minutes.demand_peak_qps
-    judged = made & np.isfinite(came) & np.isfinite(now)
+    came, now = judged_on.qps, minutes.demand_peak_qps
+    judged = np.isfinite(minutes.forecast_high_qps) & np.isfinite(came) & np.isfinite(now)
     total = float(came[judged].sum())
     if total == 0:
         return None
     return ForecastQuality(
         minutes=int(judged.sum()),
+        minutes_estimated=int((judged & ~judged_on.exact).sum()),
         covered_ratio=float((came <= minutes.forecast_high_qps)[judged].mean()),
         below_low_ratio=float((came < minutes.forecast_low_qps)[judged].mean()),
         error_ratio=float(np.abs(came - minutes.forecast_median_qps)[judged].sum()) / total,
         unchanged_error_ratio=float(np.abs(came - now)[judged].sum()) / total,
         trusted_ratio=float(minutes.trusted.sum() / minutes.decisions.sum()),
     )
-
-
-def came_in_span(minutes: Minutes) -> Floats:
-    """The highest demand of the span that each minute's forecast was made for; NaN where it is
-    not known whole."""
-    came = np.full(len(minutes), np.nan)
-    made = np.flatnonzero(np.isfinite(minutes.forecast_at))
-    if not len(made):
-        return came
-    start = float(minutes.time[0])
-    grid = _grid(minutes.time, minutes.demand_peak_qps)
-    first = ((minutes.forecast_at[made] - start) // MINUTE).astype(np.int64)
-    ends = np.fmax(minutes.forecast_until[made], minutes.forecast_at[made] + 1.0)
-    length = np.ceil((ends - start) / MINUTE).astype(np.int64) - first
-    for size in np.unique(length):
-        spans = np.lib.stride_tricks.sliding_window_view(
-            np.concatenate([grid, np.full(int(size), np.nan)]), int(size)
-        )
-        mine = length == size
-        inside = mine & (first >= 0) & (first < len(grid))
-        came[made[inside]] = spans[first[inside]].max(axis=1)
-    return came
 
 
 def compliance(minutes: Minutes, objective: Objective, span_minutes: int) -> Compliance:
@@ -374,18 +351,6 @@ def _common_reason(minutes: Minutes, at: float) -> str | None:
         return None
     counts = minutes.reasons[index]
     return max(counts, key=lambda name: counts[name])
-
-
-def _grid(time: Floats, column: Floats) -> Floats:
-    """A column with a value for each minute from the first to the last, NaN where there is none."""
-    place = _places(time)
-    grid = np.full(int(place[-1]) + 1, np.nan)
-    grid[place] = column
-    return grid
-
-
-def _places(time: Floats) -> Ints:
-    return np.asarray((time - time[0]) // MINUTE, dtype=np.int64)
 
 
 def minute_grid(minutes: Minutes, column: Floats, since: datetime, until: datetime) -> Floats:

@@ -61,6 +61,7 @@ _pages.filters.update(
     reproduction_sentence=summary.reproduction_sentence,
     method_sentence=summary.method_sentence,
     budget_sentence=summary.budget_sentence,
+    judged_sentence=summary.judged_sentence,
     duration=summary.duration,
     reason_words=words.reason_words,
     family=words.family,

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from storage.reports.audit import RECORDED, AuditReport, PolicyRun
 from storage.reports.counterfactual import Reproduction
-from storage.reports.findings import Compliance, WorstMinute
+from storage.reports.findings import Compliance, ForecastQuality, WorstMinute
 
 STATIC = "static"
 UNKNOWN = "\N{EM DASH}"
@@ -255,6 +255,20 @@ def budget_sentence(found: Compliance) -> str:
             f"{count(found.bad_requests)} were bad, and {count(found.budget_requests)} may be."
         )
     return "It was kept." if found.met else "It was overspent."
+
+
+def judged_sentence(found: ForecastQuality) -> str:
+    """What the forecasts were held against."""
+    exact = "What came is what the decisions within that span saw"
+    if not found.minutes_estimated:
+        return f"{exact}."
+    estimate = "estimated from the mean and the peak of each minute"
+    if found.minutes_estimated == found.minutes:
+        return f"What came is {estimate}: the decisions themselves are no longer kept."
+    return (
+        f"{exact}; for {count(found.minutes_estimated)} of {count(found.minutes)} forecasts, whose "
+        f"decisions are no longer kept, it is {estimate}."
+    )
 
 
 def reproduction_sentence(found: Reproduction) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, text
 
+from forecaster.forecast import QuantilePoint, WindowForecast
 from policies.context import Problem, ProblemKind, ProblemSource
 from policies.decision import Outcome, OutcomeKind
 from policies.engine import decide
@@ -26,24 +27,26 @@ from storage.database import open_engine, upgrade
 from storage.decisions import SqlDecisionStore
 from storage.reports import charts
 from storage.reports.audit import AuditReport, NoDecisionError
+from storage.reports.came import came, metric_lag
 from storage.reports.counterfactual import as_if, reference_settings
 from storage.reports.export import COLUMNS, audit_document, cell, csv_header, minutes_csv
 from storage.reports.findings import (
     Compliance,
     Minute,
     Objective,
-    came_in_span,
     compliance,
     worst_minute,
 )
+from storage.reports.lookup import Reference, explained
 from storage.reports.minutes import Minutes, read_minutes
 from storage.reports.report import doubtful, fleet_row, render_fleet, render_html
 from storage.reports.summary import burn, duration, share
 from storage.reports.timeline import ProblemPeriod
+from storage.retention import prune
 from tests.integration.test_report import Page, assert_inert
 from tests.integration.test_verification import daybreak
 from tests.log_builder import MIDNIGHT, OUTAGE, SURGE_AT, fill_log
-from tests.situations import NOON, situation
+from tests.situations import NOON, flat_forecast, situation
 
 UNTIL = MIDNIGHT + timedelta(days=1)
 HOSTILE = "=cmd()|'<script>alert(1)</script>\u202e\n\"&"
@@ -242,13 +245,88 @@ def _compliance(minutes: Minutes) -> Compliance:
     return compliance(minutes, Objective(1.0, 1_000.0), 1440)
 
 
-def test_the_forecast_is_judged_on_the_minutes_it_was_made_for(report: AuditReport) -> None:
-    found, minutes = report.forecast, report.minutes
-    assert found is not None
-    index = 600
-    first = int((minutes.forecast_at[index] - minutes.time[0]) // 60)
-    last = int(np.ceil((minutes.forecast_until[index] - minutes.time[0]) / 60))
-    assert came_in_span(minutes)[index] == minutes.demand_peak_qps[first:last].max()
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """Six hours of demand that is as likely anywhere in a range, and a forecast that knows it:
+    the highest of the three values that an order's 45 s will show."""
+    engine = open_engine(f"sqlite:///{tmp_path_factory.mktemp('even') / 'daybreak.db'}")
+    upgrade(engine)
+    store, chance = SqlDecisionStore(engine), np.random.default_rng(1)
+    levels = (0.05, 0.5, 0.9, 0.95, 0.99)
+    points = tuple(QuantilePoint(level, 5_000 + 5_000 * level ** (1 / 3)) for level in levels)
+    for number, demand in enumerate(chance.uniform(5_000, 10_000, 6 * 240)):
+        now = NOON + timedelta(seconds=15 * number)
+        starts = now + timedelta(seconds=180)
+        order = WindowForecast(
+            "order", starts, starts + timedelta(seconds=45), points[1].qps, 0.2, points
+        )
+        forecast = replace(flat_forecast(9_000.0), issued_at=now, windows=(order,))
+        context = replace(situation(demand=float(demand), forecast=forecast), now=now)
+        context = replace(context, observation=replace(context.observation, at=now))
+        store.record(replace(context, epoch=number + 1), decide(context))
+    yield engine
+    engine.dispose()
+
+
+def _six_hours(engine: Engine) -> AuditReport:
+    return audit(engine, Period("grammar", NOON, NOON + timedelta(hours=6)))
+
+
+def test_a_forecast_that_is_right_is_told_so(calibrated: Engine, tmp_path: Path) -> None:
+    """Spans of 45 s are not judged on the peaks of whole minutes, which are higher."""
+    found = _six_hours(calibrated)
+    assert found.forecast is not None
+    assert found.forecast.minutes_estimated == 0
+    for one in found.coverage:
+        assert one.observed == pytest.approx(one.level, abs=0.05)
+    assert "decisions within that span saw." in render_html(found)
+    copy = tmp_path / "daybreak.db"
+    with calibrated.begin() as connection:
+        connection.execute(text(f"VACUUM INTO '{copy}'"))
+    pruned = open_engine(f"sqlite:///{copy}")
+    prune(pruned, NOON + timedelta(days=9), timedelta(hours=2))
+    estimated = _six_hours(pruned)
+    pruned.dispose()
+    assert estimated.forecast is not None
+    assert 230 < estimated.forecast.minutes_estimated < 245
+    assert f"for {estimated.forecast.minutes_estimated} of " in render_html(estimated)
+    for one, before in zip(estimated.coverage, found.coverage, strict=True):
+        assert one.observed == pytest.approx(before.observed, abs=0.1)
+
+
+def test_report_and_explanation_tell_the_same_of_what_came(calibrated: Engine) -> None:
+    minutes = read_minutes(calibrated, "grammar", NOON, NOON + timedelta(hours=6))
+    found = came(calibrated, minutes, metric_lag(calibrated, minutes))
+    for index in range(0, 356, 20):
+        last_of_minute = Reference(None, "grammar", minutes.at(index) + timedelta(seconds=59))
+        told = explained(calibrated, last_of_minute).aftermath.demand_qps
+        assert found.qps[index] == told
+    assert np.isnan(found.qps[-3:]).all()
+
+
+def test_what_came_in_a_hole_of_the_log_is_not_known(calibrated: Engine, tmp_path: Path) -> None:
+    copy = tmp_path / "daybreak.db"
+    with calibrated.begin() as connection:
+        connection.execute(text(f"VACUUM INTO '{copy}'"))
+    engine = open_engine(f"sqlite:///{copy}")
+    with engine.begin() as connection:
+        gone = "at > '2026-03-16 12:30:15' AND at < '2026-03-16 12:31:15'"
+        connection.execute(text(f"DELETE FROM decision WHERE {gone}"))
+        seen = "at = '2026-03-16 13:30:15.000000'"
+        connection.execute(text(f"UPDATE decision SET demand_qps = NULL WHERE {seen}"))
+    minutes = read_minutes(engine, "grammar", NOON, NOON + timedelta(hours=6))
+    whole = came(calibrated, minutes, 15.0).qps
+    found = came(engine, minutes, 15.0).qps
+    engine.dispose()
+    differing = np.flatnonzero(~np.isclose(whole, found, equal_nan=True))
+    assert len(differing)
+    assert np.isnan(found[differing]).all()
+    # Made three and four minutes before.
+    assert set(differing.tolist()) <= {26, 27, 28, 86, 87}
+    assert {26, 86} <= set(differing.tolist())
+
+
+def test_stated_quantiles_are_told_in_their_order(report: AuditReport) -> None:
     levels = [one.level for one in report.coverage]
     assert levels == sorted(levels)
     assert [one.observed for one in report.coverage] == sorted(c.observed for c in report.coverage)

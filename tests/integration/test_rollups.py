@@ -225,7 +225,14 @@ def test_a_report_tells_the_same_after_pruning(log: Engine) -> None:
     assert (found.decisions, found.minutes) == (897 + 119, 0)
     assert shares[-1] == 1.0
     after = document(log)
-    # Only the check of the comparisons goes by single decisions: it says how many are left.
+    # What came in a forecast's span is estimated from minutes where its decisions are gone.
+    judged = [(told.pop("forecast"), told.pop("coverage")) for told in (before, after)]
+    (told_before, shares_before), (told_after, shares_after) = judged
+    assert (told_before["minutes_estimated"], told_after["minutes_estimated"] > 250) == (0, True)
+    assert told_after["error_ratio"] == pytest.approx(told_before["error_ratio"], rel=0.1)
+    for one, other in zip(shares_before, shares_after, strict=True):
+        assert other["observed"] == pytest.approx(one["observed"], abs=0.05)
+    # The check of the comparisons goes by single decisions: it says how many are left.
     checks = [told.pop("reproduction") for told in (before, after)]
     assert after == before
     assert [check["decisions"] for check in checks] == [1080, 183]
