@@ -138,13 +138,19 @@ class _Gathered:
     def add(self, found: AuditReport) -> None:
         self.rows.append(fleet_row(found))
         most = "at most " if found.compliance.bad_requests and not found.compliance.exact else ""
-        budget = f"Error budget used up: {most}{burn(found.compliance.burn)}."
+        budget = f"Error budget used up: {most}{burn(found.compliance.burn)}{_unseen(found)}."
         self.sentences.append(f"{printable(found.workload)}: {headline(found)} {budget}")
         if self._keep_documents:
             self.documents.append(audit_document(found))
         self.shown.append(found)
         self.shown.sort(key=lambda one: fleet_row(one).urgency)
         del self.shown[SHOWN_WORKLOADS:]
+
+
+def _unseen(found: AuditReport) -> str:
+    """Of how many minutes the log cannot tell."""
+    blind, minutes = found.compliance.minutes_blind, found.compliance.minutes
+    return f" (nothing is known of {blind:,} of {minutes:,} minutes)" if blind else ""
 
 
 def _chosen(known: Sequence[str], wanted: Sequence[str] | None) -> Sequence[str]:

@@ -305,6 +305,6 @@ class _Short:
 
 def _short(minutes: Minutes, ready: Floats) -> _Short:
     short = shortfall(minutes, ready) > 0
-    requests = np.nan_to_num(minutes.demand_qps) * minutes.held_seconds
+    requests = np.nan_to_num(minutes.demand_qps) * minutes.counted_seconds
     total = float(requests.sum())
     return _Short(int(short.sum()), float(requests[short].sum()) / total if total else 0.0)

@@ -32,7 +32,7 @@ from storage.reports.charts import (
     picture,
     time_axis,
 )
-from storage.reports.findings import Objective, bad_requests
+from storage.reports.findings import Objective, bad_requests, requests
 from storage.reports.minutes import Minutes
 from storage.reports.waterfall import Slice
 
@@ -119,9 +119,8 @@ def hours_of_week(minutes: Minutes, layout: Layout = WIDE) -> str:
 def budget(minutes: Minutes, objective: Objective, layout: Layout = WIDE) -> str:
     """How much of the period's error budget was used up by when."""
     bad = np.cumsum(bad_requests(minutes, objective))
-    requests = np.nan_to_num(minutes.demand_qps) * minutes.held_seconds
-    allowed = (1 - objective.good_ratio) * float(requests.sum())
-    used = bad / allowed if allowed else bad
+    allowed = (1 - objective.good_ratio) * float(requests(minutes, objective).sum())
+    used = bad / allowed
     step = max(1, -(-len(used) // layout.points))
     rows = as_rows(t=minutes.time[::step], used=used[::step])
     names = {"used up": BLUE, "the whole budget": RED}

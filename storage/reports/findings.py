@@ -11,7 +11,7 @@ from datetime import datetime
 import numpy as np
 
 from forecaster.history import Floats
-from storage.reports.came import Came
+from storage.reports.came import Bools, Came
 from storage.reports.minutes import MINUTE, Minutes
 
 FORESEEN_SECONDS = 90.0
@@ -73,7 +73,9 @@ class Compliance:
     Where single requests were measured, `bad_requests` is `exact`. Else every request of a minute
     whose P99 was over the objective counts as bad, as does one that failed: the most that there can
     have been. Where no latency was measured, a minute counts whose demand was above the capacity
-    that was ready. `burn` is the share of the error budget that is used up, 1 when all of it is.
+    that was ready. Of the `minutes_unknown` without a known demand those that went badly count with
+    the last one that was known (`minutes_assumed`), and of `minutes_blind` nothing is known, their
+    latency neither. `burn` is the share of the error budget that is used up, 1 when all of it is.
     """
 
     requests: float
@@ -84,6 +86,8 @@ class Compliance:
     minutes_over: int
     minutes_short: int
     minutes_unknown: int
+    minutes_assumed: int
+    minutes_blind: int
     good_ratio: float
     exact: bool
 
@@ -102,10 +106,15 @@ class Compliance:
     @property
     def met(self) -> bool | None:
         """None where it cannot be said: the most that can have been bad is too much, what is known
-        to have failed is not."""
-        if self.burn is None or self.burn <= 1:
-            return None if self.burn is None else True
-        return False if self.exact or self.failed_requests > self.budget_requests else None
+        to have failed is not; or demand was never known; or what came in the minutes of which
+        nothing is known can have been more than what is left of the budget."""
+        if self.burn is None:
+            return None
+        if self.burn > 1:
+            return False if self.exact or self.failed_requests > self.budget_requests else None
+        unseen = self.minutes_blind * self.requests / max(1, self.minutes - self.minutes_unknown)
+        allowed = (1 - self.good_ratio) * (self.requests + unseen)
+        return True if self.bad_requests + unseen <= allowed else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,39 +162,58 @@ def forecast_quality(minutes: Minutes, judged_on: Came) -> ForecastQuality | Non
 
 def compliance(minutes: Minutes, objective: Objective, span_minutes: int) -> Compliance:
     """Of a stretch of so many minutes, in some of which nothing may have been logged."""
-    seconds = minutes.held_seconds
-    requests = np.nan_to_num(minutes.demand_qps) * seconds
-    measured = np.isfinite(minutes.latency_p99_seconds)
-    known = float(seconds[np.isfinite(minutes.demand_qps)].sum()) / MINUTE
+    counted = minutes.counted_seconds / MINUTE
+    known, measured = np.isfinite(minutes.demand_qps), np.isfinite(minutes.latency_p99_seconds)
+    came = requests(minutes, objective)
     return Compliance(
-        requests=float(requests.sum()),
+        requests=float(came.sum()),
         bad_requests=float(bad_requests(minutes, objective).sum()),
         failed_requests=float(_failed(minutes).sum()),
         minutes=span_minutes,
         minutes_measured=int(measured.sum()),
         minutes_over=int((minutes.latency_p99_seconds > objective.slo_seconds).sum()),
         minutes_short=int((shortfall(minutes, minutes.ready) > 0).sum()),
-        minutes_unknown=max(0, span_minutes - round(known)),
+        minutes_unknown=max(0, span_minutes - round(float(counted[known].sum()))),
+        minutes_assumed=int((~known & (came > 0)).sum()),
+        minutes_blind=max(0, span_minutes - round(float(counted[known | measured].sum()))),
         good_ratio=objective.good_ratio,
         exact=minutes.bad_requests is not None,
     )
+
+
+def requests(minutes: Minutes, objective: Objective) -> Floats:
+    """In each minute. One that went badly while demand was not known has as many as the last known
+    demand would have brought, or as failed; of others none are known."""
+    known, bad = np.isfinite(minutes.demand_qps), _went_badly(minutes, objective)
+    if not known.any():
+        return np.zeros(len(minutes))
+    assumed = np.where(bad, np.fmax(minutes.carried_demand_qps, minutes.errors_qps), 0.0)
+    return np.where(known, minutes.demand_qps, assumed) * minutes.counted_seconds
 
 
 def bad_requests(minutes: Minutes, objective: Objective) -> Floats:
     """In each minute, as `Compliance` says: measured, or the most that there can have been."""
     if minutes.bad_requests is not None:
         return np.nan_to_num(minutes.bad_requests)
-    p99 = minutes.latency_p99_seconds
-    short = shortfall(minutes, minutes.ready) > 0
-    bad = np.where(np.isfinite(p99), p99 > objective.slo_seconds, short)
-    requests = np.nan_to_num(minutes.demand_qps) * minutes.held_seconds
-    return np.where(bad, requests, _failed(minutes))
+    all_of_them = np.maximum(requests(minutes, objective), _failed(minutes))
+    return np.where(_over_or_short(minutes, objective), all_of_them, _failed(minutes))
+
+
+def _went_badly(minutes: Minutes, objective: Objective) -> Bools:
+    if minutes.bad_requests is not None:
+        return np.nan_to_num(minutes.bad_requests) > 0
+    return _over_or_short(minutes, objective) | (_failed(minutes) > 0)
+
+
+def _over_or_short(minutes: Minutes, objective: Objective) -> Bools:
+    p99, short = minutes.latency_p99_seconds, shortfall(minutes, minutes.ready) > 0
+    return np.where(np.isfinite(p99), p99 > objective.slo_seconds, short)
 
 
 def _failed(minutes: Minutes) -> Floats:
-    seconds = minutes.held_seconds
-    requests = np.nan_to_num(minutes.demand_qps) * seconds
-    return np.minimum(np.nan_to_num(minutes.errors_qps) * seconds, requests)
+    """No more than came, where that is known."""
+    failed = np.nan_to_num(minutes.errors_qps)
+    return np.fmin(failed, minutes.demand_qps) * minutes.counted_seconds
 
 
 def shortfall(minutes: Minutes, ready: Floats) -> Floats:

@@ -113,6 +113,13 @@ class Minutes:
         return np.asarray(held, dtype=np.float64)
 
     @property
+    def counted_seconds(self) -> Floats:
+        """How long each minute's rates count for: its own seconds, or the usual time to the next
+        decision where that is longer. After that nobody knows what came."""
+        held = self.held_seconds
+        return np.minimum(held, max(MINUTE, float(np.median(held))))
+
+    @property
     def need(self) -> Floats:
         """Replicas that carry each minute's mean demand within the objective."""
         return np.asarray(np.ceil(self.demand_qps / self.qps_per_replica - 1e-9))
@@ -120,12 +127,13 @@ class Minutes:
     @property
     def carried_need(self) -> Floats:
         """The need, and where demand was not known the last one that was; 0 if it never was."""
-        need = self.need
-        known = np.isfinite(need)
-        if not known.any():
-            return np.zeros(len(need))
-        last = np.maximum.accumulate(np.where(known, np.arange(len(need)), int(np.argmax(known))))
-        return np.asarray(need[last], dtype=np.float64)
+        return np.nan_to_num(_carried(self.need))
+
+    @property
+    def carried_demand_qps(self) -> Floats:
+        """The mean demand, and where it was not known the last one that was, before the first the
+        first; NaN if it never was."""
+        return _carried(self.demand_qps)
 
     def hours(self, replicas: Floats) -> float:
         """Replica-hours of a count over the minutes."""
@@ -227,6 +235,13 @@ def decisions_of(engine: Engine, minutes: Minutes) -> Iterator[list[ScalingConte
                     past = False
                     found.append(context)
             yield found
+
+
+def _carried(column: Floats) -> Floats:
+    """With the last known value, before the first the first, where one is not known."""
+    known = np.isfinite(column)
+    places = np.where(known, np.arange(len(column)), int(np.argmax(known)))
+    return np.asarray(column[np.maximum.accumulate(places)], dtype=np.float64)
 
 
 def _span(minutes: Minutes) -> tuple[datetime, datetime]:

@@ -213,7 +213,7 @@ def _drawn_once(report: AuditReport, layout: charts.Layout) -> dict[str, str]:
     found = {}
     if report.waterfall:
         found["waterfall"] = audit_charts.waterfall(report.waterfall, layout)
-    if report.compliance.bad_requests:
+    if report.compliance.burn:
         found["budget"] = audit_charts.budget(report.minutes, report.objective, layout)
     if report.until - report.since > WEEKLY_AFTER:
         found["week"] = audit_charts.hours_of_week(report.minutes, layout)

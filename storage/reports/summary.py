@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
+import numpy as np
+
 from storage.reports.audit import RECORDED, AuditReport, PolicyRun
 from storage.reports.counterfactual import Reproduction
 from storage.reports.findings import Compliance, ForecastQuality, WorstMinute
@@ -241,20 +243,52 @@ def _budget(report: AuditReport) -> Figure:
     bad = f"{count(found.bad_requests)} of {count(found.requests)} requests were bad"
     if not found.exact and found.bad_requests:
         bad, name = f"At most {bad}", f"{name}, at most"
-    return Figure(name, burn(found.burn), f"{bad}; {share(1 - found.good_ratio)} may be.")
+    note = f"{bad}; {share(1 - found.good_ratio)} may be."
+    if found.minutes_blind:
+        note += f" Of {_minutes(found.minutes_blind)} nothing is known."
+    return Figure(name, burn(found.burn), note)
 
 
 def budget_sentence(found: Compliance) -> str:
     """Whether the objective was kept, and how sure that is."""
+    told = [_verdict(found)]
+    if found.minutes_assumed:
+        told.append(
+            f"{_minutes(found.minutes_assumed)} that went badly while demand was not known count "
+            f"with the last demand that was."
+        )
+    if found.minutes_blind:
+        told.append(
+            f"Of {count(found.minutes_blind)} of {_minutes(found.minutes)} neither demand nor "
+            f"latency is known."
+        )
+    return " ".join(told)
+
+
+def _verdict(found: Compliance) -> str:
     if found.burn is None:
-        return "No demand was logged, so nothing can be said."
-    if found.met is None:
+        if not found.bad_requests and not found.minutes_over:
+            return "No demand was logged, so nothing can be said."
+        return (
+            f"Demand was never known, so nothing can be said; P99 was over the objective in "
+            f"{_minutes(found.minutes_over)}, and {count(found.failed_requests)} requests failed."
+        )
+    if found.met is None and found.burn > 1:
         return (
             f"It may have been overspent: of the minutes whose P99 was over the objective the log "
             f"does not hold single requests, so between {count(found.failed_requests)} and "
             f"{count(found.bad_requests)} were bad, and {count(found.budget_requests)} may be."
         )
+    if found.met is None:
+        return (
+            "It cannot be said: it was kept as far as is known, and the minutes of which nothing "
+            "is known may have held more bad requests than were left."
+        )
     return "It was kept." if found.met else "It was overspent."
+
+
+def _minutes(number: int) -> str:
+    return f"{count(number)} minute{'' if number == 1 else 's'}"
 
 
 def judged_sentence(found: ForecastQuality) -> str:
@@ -329,10 +363,9 @@ def _quality(report: AuditReport, ours: PolicyRun) -> Figure:
     worst = f"The worst: P99 {seconds(ours.worst_minute_p99)} at {clock(ours.worst_minute_at)}."
     if over is None:
         return Figure("Minutes over the objective", UNKNOWN, "No latency was measured.")
-    minutes = len(ours.p99_by_minute)
-    return Figure(
-        f"Minutes with P99 over {slo:g}{NARROW_SPACE}s", count(over), f"Of {minutes:,}. {worst}"
-    )
+    measured = int(np.isfinite(ours.p99_by_minute).sum())
+    name = f"Minutes with P99 over {slo:g}{NARROW_SPACE}s"
+    return Figure(name, count(over), f"Of {measured:,} measured. {worst}")
 
 
 def _foresight(report: AuditReport) -> Figure:

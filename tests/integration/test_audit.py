@@ -34,13 +34,14 @@ from storage.reports.findings import (
     Compliance,
     Minute,
     Objective,
+    bad_requests,
     compliance,
     worst_minute,
 )
 from storage.reports.lookup import Reference, explained
 from storage.reports.minutes import Minutes, read_minutes
 from storage.reports.report import doubtful, fleet_row, render_fleet, render_html
-from storage.reports.summary import burn, duration, share
+from storage.reports.summary import budget_sentence, burn, duration, figures, share
 from storage.reports.timeline import ProblemPeriod
 from storage.retention import prune
 from tests.integration.test_report import Page, assert_inert
@@ -160,9 +161,69 @@ def test_without_latency_a_short_minute_is_a_bad_one(day: Engine) -> None:
     found = _compliance(blind)
     assert found.bad_requests == pytest.approx(minutes.demand_qps[short].sum() * 60)
     failing = replace(blind, errors_qps=np.full(len(minutes), 1.0), ready=blind.ready + 999)
-    assert _compliance(failing).bad_requests == pytest.approx((1440 - 12) * 60)
+    assert _compliance(failing).bad_requests == 1440 * 60
     broken = replace(failing, errors_qps=failing.demand_qps)
     assert _compliance(broken).met is False
+
+
+def _calm(report: AuditReport) -> Minutes:
+    """The day with every request served in time; in the outage demand is not known."""
+    return replace(report.minutes, latency_p99_seconds=np.full(len(report.minutes), 0.5))
+
+
+def test_bad_minutes_count_though_demand_was_not_known(report: AuditReport) -> None:
+    """At the last demand that was, so that an outage is not a perfect quarter of an hour."""
+    calm = _calm(report)
+    outage = np.isnan(calm.demand_qps)
+    last_known = calm.demand_qps[np.flatnonzero(outage)[0] - 1]
+    late = replace(calm, latency_p99_seconds=np.where(outage, 8.0, 0.5))
+    found = _compliance(late)
+    assert found.bad_requests == pytest.approx(last_known * 12 * 60)
+    assert found.requests == pytest.approx((np.nansum(calm.demand_qps) + last_known * 12) * 60)
+    assert (found.minutes_unknown, found.minutes_assumed, found.minutes_blind) == (12, 12, 0)
+    assert found.met is None
+    assert "12 minutes that went badly while demand was not known" in budget_sentence(found)
+    failing = _compliance(replace(calm, errors_qps=np.where(outage, 5_000.0, 0.0)))
+    assert failing.bad_requests == failing.failed_requests == 5_000 * 12 * 60
+    assert failing.met is False
+
+
+def test_where_demand_was_never_known_no_budget_is_kept(report: AuditReport) -> None:
+    never = np.full(len(report.minutes), np.nan)
+    unseen = replace(report.minutes, demand_qps=never, latency_p99_seconds=never)
+    late, failing = np.full(len(never), 8.0), np.ones(len(never))
+    found = _compliance(replace(unseen, latency_p99_seconds=late, errors_qps=failing))
+    assert (found.requests, found.burn, found.met) == (0.0, None, None)
+    assert found.failed_requests == 1_440 * 60
+    assert "P99 was over the objective in 1,440 minutes" in budget_sentence(found)
+    assert "nothing can be said" in budget_sentence(_compliance(unseen))
+
+
+def test_minutes_of_which_nothing_is_known_leave_the_answer_open(report: AuditReport) -> None:
+    calm = _calm(report)
+    outage = np.isnan(calm.demand_qps)
+    # Whose latency was measured and good needs no demand.
+    assert (_compliance(calm).met, budget_sentence(_compliance(calm))) == (True, "It was kept.")
+    blind = replace(calm, latency_p99_seconds=np.where(outage, np.nan, 0.5))
+    found = _compliance(blind)
+    assert (found.burn, found.met, found.minutes_blind) == (0.0, None, 12)
+    assert "It cannot be said" in budget_sentence(found)
+    assert "Of 12 of 1,440 minutes neither demand nor latency" in budget_sentence(found)
+    # Twelve minutes in a day are less than a budget of 2 %.
+    assert compliance(blind, Objective(1.0, 1_000.0, good_ratio=0.98), 1440).met is True
+
+
+def test_requests_of_a_hole_in_the_log_are_not_made_up(report: AuditReport) -> None:
+    """GPU-hours count on through it, since replicas stay; what came in it nobody knows."""
+    calm = _calm(report)
+    later = np.arange(len(calm)) > 600
+    p99 = np.where(np.arange(len(calm)) == 600, 3.0, 0.5)
+    hole = replace(calm, time=calm.time + 13 * 60.0 * later, latency_p99_seconds=p99)
+    found = compliance(hole, Objective(1.0, 1_000.0), 1453)
+    assert found.bad_requests == pytest.approx(calm.demand_qps[600] * 60)
+    assert (found.minutes_unknown, found.minutes_blind) == (25, 13)
+    assert hole.hours(hole.ready) > calm.hours(calm.ready)
+    assert bad_requests(hole, Objective(1.0, 1_000.0)).sum() == found.bad_requests
 
 
 @pytest.mark.parametrize(
@@ -201,6 +262,13 @@ def test_the_worst_of_good_minutes_has_a_cause_too(day: Engine, report: AuditRep
     assert "met the objective" in worst.cause
     assert "more than forecast came" in worst.cause
     assert "Demand had risen by" in worst.cause
+
+
+def test_minutes_over_are_told_of_those_measured(report: AuditReport) -> None:
+    p99 = report.runs[0].p99_by_minute.copy()
+    p99[:1_200] = np.nan
+    told = figures(replace(report, runs=(replace(report.runs[0], p99_by_minute=p99),)))
+    assert any(figure.note.startswith("Of 240 measured.") for figure in told)
 
 
 def test_the_first_lines_tell_the_worst_minute_and_what_the_others_do(report: AuditReport) -> None:
@@ -297,7 +365,7 @@ def test_a_forecast_that_is_right_is_told_so(calibrated: Engine, tmp_path: Path)
 def test_report_and_explanation_tell_the_same_of_what_came(calibrated: Engine) -> None:
     minutes = read_minutes(calibrated, "grammar", NOON, NOON + timedelta(hours=6))
     found = came(calibrated, minutes, metric_lag(calibrated, minutes))
-    for index in range(0, 356, 20):
+    for index in range(0, 356, 50):
         last_of_minute = Reference(None, "grammar", minutes.at(index) + timedelta(seconds=59))
         told = explained(calibrated, last_of_minute).aftermath.demand_qps
         assert found.qps[index] == told
