@@ -40,6 +40,7 @@ from storage.reports.audit import (
 from storage.reports.came import Came, came, metric_lag
 from storage.reports.counterfactual import (
     DEFAULT_LEAD_SECONDS,
+    Again,
     Reproduction,
     as_if,
     as_it_ran,
@@ -49,6 +50,7 @@ from storage.reports.counterfactual import (
 from storage.reports.findings import Objective
 from storage.reports.minutes import (
     Minutes,
+    beside_the_decisions,
     contexts_of,
     decisions_of,
     order_quantiles,
@@ -193,7 +195,8 @@ def _again(engine: Engine, minutes: Minutes) -> Reproduction | None:
     """The policy that ran, decided again: every decision that the log still holds, of the newest
     minutes; of all minutes the last decision where it holds none."""
     whole = still_whole(engine, minutes, MOST_DECIDED_AGAIN)
-    again = as_it_ran(whole, decisions_of(engine, whole)) if len(whole) else None
+    run = as_it_ran(whole, decisions_of(engine, whole)) if len(whole) else None
+    again = None if run is None else Again(run, beside_the_decisions(engine, whole))
     compared = minutes if again is None else whole
     last_ones = contexts_of(engine, compared)
     once_a_minute = as_it_ran(compared, ([one] if one else [] for one in last_ones))
@@ -201,8 +204,9 @@ def _again(engine: Engine, minutes: Minutes) -> Reproduction | None:
 
 
 def _sized(minutes: Minutes) -> bool:
-    """Whether it is known what a replica carries, without which nothing can be compared."""
-    return bool(len(minutes)) and bool(np.isfinite(minutes.qps_per_replica).any())
+    """Whether any minute's demand is known and what a replica carries, without which nothing can
+    be compared."""
+    return bool(np.isfinite(minutes.need).any())
 
 
 @contextmanager

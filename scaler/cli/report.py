@@ -158,7 +158,7 @@ def _chosen(known: Sequence[str], wanted: Sequence[str] | None) -> Sequence[str]
     if unknown or not known:
         there = ", ".join(repr(name) for name in known[:10]) or "none"
         raise BadInputError(f"--workload: {unknown or 'any'} not in the log; there are: {there}")
-    return wanted or known
+    return tuple(dict.fromkeys(wanted or known))
 
 
 def _span(

@@ -64,6 +64,15 @@ class Counterfactual:
     decisions: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Again:
+    """The policy that ran, decision by decision, and how many replicas more ran in each minute than
+    it had asked for."""
+
+    run: Counterfactual
+    beside: Floats
+
+
 @dataclass(frozen=True, slots=True)
 class Reproduction:
     """The policy that ran, decided again, against what was recorded, in GPU-hours.
@@ -154,9 +163,11 @@ Situations = Callable[[int, _Fleet], Iterator[ScalingContext]]
 
 def reference_settings(minutes: Minutes) -> dict[str, PolicySettings]:
     """How the policies of the comparison are set: the static one to what the highest minute took,
-    the reactive ones to their usual share of what a replica carries."""
-    need = minutes.need[np.isfinite(minutes.need)]
-    peak = max(1, int(need.max())) if len(need) else 1
+    the reactive ones to their usual share of what a replica carries.
+
+    Raises ValueError where no minute's demand is known.
+    """
+    peak = max(1, int(minutes.need[np.isfinite(minutes.need)].max()))
     capacity = _usual(minutes.qps_per_replica, 1.0)
     target = (("targetQps", DEFAULT_UTILIZATION * capacity),)
     parameters = {"static": (("replicas", float(peak)),)}
@@ -198,18 +209,20 @@ def as_it_ran(
 
 
 def reproduction(
-    minutes: Minutes, once_a_minute: Counterfactual, again: Counterfactual | None
+    minutes: Minutes, once_a_minute: Counterfactual, again: Again | None
 ) -> Reproduction:
     """How near the recomputed GPU-hours come to the recorded ones, and what the rest is; `again` is
     the policy that ran, decision by decision, None where these are gone."""
+    whole = None if again is None else again.run
+    beside = minutes.current - _asked(minutes) if again is None else again.beside
     recorded = minutes.hours(minutes.provisioned)
-    recomputed = minutes.hours((again or once_a_minute).billed)
+    recomputed = minutes.hours((whole or once_a_minute).billed)
     draining = recorded - minutes.hours(minutes.current)
-    elsewhere = minutes.hours(minutes.current) - minutes.hours(_asked(minutes))
+    elsewhere = minutes.hours(beside)
     return Reproduction(
         since=minutes.at(0),
         until=minutes.at(len(minutes) - 1) + timedelta(seconds=MINUTE),
-        decisions=0 if again is None else again.decisions,
+        decisions=0 if whole is None else whole.decisions,
         recorded=recorded,
         recomputed=recomputed,
         draining=draining,
@@ -220,8 +233,10 @@ def reproduction(
 
 
 def _asked(minutes: Minutes) -> Floats:
-    """What should have run in each minute had every decision been applied at once."""
-    return (np.concatenate([minutes.current[:1], minutes.desired[:-1]]) + minutes.desired) / 2
+    """What should have run in each minute had every decision been applied at once: what the one
+    before had asked for, one interval ago."""
+    before = np.concatenate([minutes.current[:1], minutes.desired[:-1]])
+    return np.asarray(minutes.desired + (before - minutes.desired) / minutes.decisions)
 
 
 def _fixed(minutes: Minutes, settings: PolicySettings) -> Counterfactual:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import groupby
+from itertools import groupby, pairwise
 from math import inf
 from typing import Any
 
@@ -242,6 +242,24 @@ def _carried(column: Floats) -> Floats:
     known = np.isfinite(column)
     places = np.where(known, np.arange(len(column)), int(np.argmax(known)))
     return np.asarray(column[np.maximum.accumulate(places)], dtype=np.float64)
+
+
+def beside_the_decisions(engine: Engine, minutes: Minutes) -> Floats:
+    """In each minute, how many replicas more ran at its decisions than each one's predecessor had
+    asked for, on average; the first of all has none."""
+    begins, ends = _span(minutes)
+    query = (
+        select(_decision.at, _decision.current, _decision.desired)
+        .where(_decision.workload == minutes.workload, _decision.at >= begins, _decision.at < ends)
+        .order_by(_decision.at, _decision.id)
+    )
+    with reading(engine) as connection:
+        rows = connection.execute(query).all()
+    found = np.zeros(len(minutes))
+    for before, row in pairwise(rows):
+        index = int(np.searchsorted(minutes.time, rollups.minute_of(row.at).timestamp()))
+        found[index] += (row.current - before.desired) / minutes.decisions[index]
+    return found
 
 
 def _span(minutes: Minutes) -> tuple[datetime, datetime]:

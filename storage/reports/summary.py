@@ -81,17 +81,32 @@ class Row(Protocol):
 def fleet_headline(rows: Sequence[Row]) -> str:
     """The outcome of many workloads in two sentences."""
     hours = sum(row.pod_hours for row in rows)
-    optimum = sum(row.clairvoyant_pod_hours or 0.0 for row in rows)
     over = sum(row.met is False for row in rows)
-    perhaps = sum(row.met is None and row.burn is not None for row in rows)
+    perhaps = sum(row.met is None and (row.burn or 0.0) > 1 for row in rows)
+    open_still = sum(row.met is None for row in rows) - perhaps
     period = _period(rows[0].since, rows[0].until)
     text = f"Over {period} {len(rows)} workloads used {count(hours)} GPU-hours"
-    if optimum:
-        text += f", {signed_share(hours / optimum - 1)} against the optimum with the future known"
+    text += _against_optimum(rows)
     told = [f"{over} of them overspent their error budget"] if over else []
     if perhaps:
         told.append(f"{perhaps} may have overspent {'it' if told else 'their error budget'}")
-    return f"{text}. {_listed(told) if told else 'All kept their objective'}."
+    if open_still:
+        told.append(f"of {open_still} of them nothing certain can be said")
+    if not told:
+        told.append("all kept their objective")
+    sentence = _listed(told)
+    return f"{text}. {sentence[0].upper()}{sentence[1:]}."
+
+
+def _against_optimum(rows: Sequence[Row]) -> str:
+    """Of those that have one: without a known demand there is none."""
+    known = [row for row in rows if row.clairvoyant_pod_hours]
+    if not known:
+        return ""
+    optimum = sum(row.clairvoyant_pod_hours or 0.0 for row in known)
+    ratio = signed_share(sum(row.pod_hours for row in known) / optimum - 1)
+    link = "," if len(known) == len(rows) else "; where demand is known,"
+    return f"{link} {ratio} against the optimum with the future known"
 
 
 def figures(report: AuditReport) -> tuple[Figure, ...]:
@@ -329,7 +344,7 @@ def _unlike(found: Reproduction) -> Iterator[tuple[float, str]]:
     """What makes the recorded fleet differ from the one computed, in GPU-hours."""
     yield found.draining, "in replicas that still drained or were more than was asked for"
     yield found.elsewhere, "that were asked for beside the decisions"
-    rest = "from replicas that served sooner or later than the median cold start"
+    rest = "from when replicas began to count, within an interval or by their cold start"
     yield found.rest, rest if found.decisions else "that deciding once a minute leaves out"
 
 
@@ -373,6 +388,8 @@ def _foresight(report: AuditReport) -> Figure:
     name = "Minutes within the forecast"
     if found is None:
         return Figure(name, UNKNOWN, "The log holds no forecast whose moment came.")
+    if found.covered_ratio is None:
+        return Figure(name, UNKNOWN, "No forecast was trusted, so nothing was ordered by one.")
     note = (
         f"Demand stayed at or below what was ordered for one lead time ahead. Median error "
         f"{share(found.error_ratio)}; assuming no change, {share(found.unchanged_error_ratio)}."

@@ -27,8 +27,8 @@ from storage.database import open_engine, upgrade
 from storage.decisions import SqlDecisionStore
 from storage.reports import charts
 from storage.reports.audit import AuditReport, NoDecisionError
-from storage.reports.came import came, metric_lag
-from storage.reports.counterfactual import as_if, reference_settings
+from storage.reports.came import came, came_by_minutes, metric_lag
+from storage.reports.counterfactual import as_if, reference_settings, reproduction
 from storage.reports.export import COLUMNS, audit_document, cell, csv_header, minutes_csv
 from storage.reports.findings import (
     Compliance,
@@ -36,6 +36,7 @@ from storage.reports.findings import (
     Objective,
     bad_requests,
     compliance,
+    forecast_quality,
     worst_minute,
 )
 from storage.reports.lookup import Reference, explained
@@ -96,6 +97,16 @@ def test_what_others_changed_is_told_apart(tmp_path: Path) -> None:
     assert found.difference_ratio < -0.3
     assert found.elsewhere == pytest.approx(found.recorded - found.recomputed, rel=0.02)
     assert abs(found.rest) < 0.15
+
+
+def test_where_nobody_else_changed_anything_nothing_is_put_down_to_it(day: Engine) -> None:
+    """Not in a ramp either, in which each decision asks for more than runs."""
+    ramp = Period("grammar", MIDNIGHT + timedelta(hours=6), MIDNIGHT + timedelta(hours=9))
+    found = audit(day, ramp)
+    assert found.reproduction is not None
+    assert found.reproduction.elsewhere == 0.0
+    once = as_if(found.minutes, reference_settings(found.minutes)["static"])
+    assert abs(reproduction(found.minutes, once, None).elsewhere) < 0.05
 
 
 def test_the_waterfall_adds_up(report: AuditReport) -> None:
@@ -278,6 +289,25 @@ def test_the_first_lines_tell_the_worst_minute_and_what_the_others_do(report: Au
     assert f"The worst minute was {report.worst.at:%d %b %H:%M} UTC, with a P99 of" in lead
     assert "not foreseen" in lead
     assert "<strong>HPA</strong>: Kubernetes" in html
+
+
+def test_by_a_forecast_that_was_not_trusted_nothing_was_ordered(report: AuditReport) -> None:
+    minutes = report.minutes
+    met = came_by_minutes(minutes)
+    never = replace(minutes, trusted=np.zeros(len(minutes)))
+    quality = forecast_quality(never, met)
+    assert quality is not None
+    assert (quality.covered_ratio, quality.trusted_ratio) == (None, 0.0)
+    surge = np.abs(minutes.time - SURGE_AT.timestamp()) < 3600
+    some = forecast_quality(replace(minutes, trusted=minutes.decisions * ~surge), met)
+    assert some is not None
+    # Of the hours that were not as forecast, none is one that was ordered for.
+    assert some.covered_ratio == 1.0
+    assert report.worst is not None
+    at = report.worst.at
+    told = worst_minute(Minute(at, 9.0, 99_000.0, 10.0), never, report.objective)
+    assert told.forecast_trusted is False
+    assert "Its forecast was not trusted" in told.cause
 
 
 def test_a_part_of_a_replica_is_not_one_that_was_missing(report: AuditReport) -> None:
@@ -566,6 +596,17 @@ def test_nothing_logged_is_an_error_of_its_own(day: Engine) -> None:
         audit(day, Period("grammar", UNTIL, UNTIL + timedelta(days=1)))
 
 
+def test_a_demand_that_nobody_knew_is_compared_with_nothing(engine: Engine) -> None:
+    """Else the least that it could have cost would be nothing."""
+    context = situation(demand=None)
+    SqlDecisionStore(engine).record(context, decide(context))
+    found = audit(engine, Period("grammar", NOON, NOON + timedelta(minutes=1)))
+    assert [run.policy for run in found.runs] == ["as recorded"]
+    assert (found.clairvoyant_pod_hours, found.runs[0].excess) == (None, None)
+    assert found.waterfall == ()
+    assert_inert(render_html(found))
+
+
 def test_contexts_that_cannot_be_read_cost_no_report(tmp_path: Path) -> None:
     engine = open_engine(f"sqlite:///{tmp_path / 'daybreak.db'}")
     upgrade(engine)
@@ -583,7 +624,8 @@ def test_the_command_writes_every_form(day: Engine, tmp_path: Path) -> None:
     url = str(day.url)
     files = {name: tmp_path / f"report.{name}" for name in ("html", "json", "csv")}
     arguments = [f"--{name}={path}" for name, path in files.items()]
-    ended = daybreak("report", "--database", url, "--workload", "grammar", *arguments)
+    twice = ["--workload", "grammar"] * 2
+    ended = daybreak("report", "--database", url, *twice, *arguments)
     assert ended.returncode == 0, ended.stderr
     assert "grammar: Over 24 hours the fleet used" in ended.stdout
     assert_inert(files["html"].read_text())
