@@ -87,6 +87,7 @@ class StepView:
 class Aftermath:
     """What the log says of the span that the order was for; None where it does not reach there.
 
+    `within_order` is also None where the forecast was not trusted, since nothing was ordered by it.
     `spare_replicas` is what was asked for less what the highest demand needed; negative where it
     was too little. `next_change` is when another number was asked for, and which.
     """
@@ -267,7 +268,8 @@ def _aftermath(context: ScalingContext, decision: Decision, later: Timeline) -> 
     span = later.between(since + lag, until + lag)
     reached = len(later) > 0 and later.time[-1] >= (until + lag).timestamp() - 1
     came = _highest(span.demand_qps) if reached else None
-    order = context.forecast.window("order") if context.forecast else None
+    forecast = context.forecast
+    order = forecast.window("order") if forecast else None
     needed = None if came is None else replicas_at(came, context.capacity.qps_per_replica)
     return Aftermath(
         since=since,
@@ -276,7 +278,7 @@ def _aftermath(context: ScalingContext, decision: Decision, later: Timeline) -> 
         forecast_error_ratio=(order.median_qps / came - 1 if order is not None and came else None),
         within_order=(
             came <= order.upper(margin_of(context))
-            if order is not None and came is not None
+            if order is not None and came is not None and forecast is not None and forecast.trusted
             else None
         ),
         needed_replicas=needed,

@@ -45,7 +45,8 @@ class ForecastQuality:
 
     What came is the highest demand of the forecast's span; of `minutes_estimated` the decisions in
     it are gone, and it is estimated from whole minutes. `covered_ratio` is the share of minutes
-    at or below the rate that was ordered for, `below_low_ratio` the share below the lower edge (a
+    at or below the rate that was ordered for, of those with a trusted forecast; None without any,
+    since nothing was ordered by the others. `below_low_ratio` is the share below the lower edge (a
     5 % quantile). `error_ratio` is the sum of absolute errors of the median over the sum of what
     came; `unchanged_error_ratio` is the same for the guess that demand stays as it is. `skill` is
     1 - error_ratio / unchanged_error_ratio. `trusted_ratio` is of all decisions.
@@ -53,7 +54,7 @@ class ForecastQuality:
 
     minutes: int
     minutes_estimated: int
-    covered_ratio: float
+    covered_ratio: float | None
     below_low_ratio: float
     error_ratio: float
     unchanged_error_ratio: float
@@ -130,6 +131,7 @@ class WorstMinute:
     forecast_high_qps: float | None
     reason: str | None
     cause: str
+    forecast_trusted: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +148,15 @@ def forecast_quality(minutes: Minutes, judged_on: Came) -> ForecastQuality | Non
     """How good the forecast was, or None where no forecast met its span in the log."""
     came, now = judged_on.qps, minutes.demand_peak_qps
     judged = np.isfinite(minutes.forecast_high_qps) & np.isfinite(came) & np.isfinite(now)
+    ordered = judged & (minutes.trusted == minutes.decisions)
+    within = came <= minutes.forecast_high_qps
     total = float(came[judged].sum())
     if total == 0:
         return None
     return ForecastQuality(
         minutes=int(judged.sum()),
         minutes_estimated=int((judged & ~judged_on.exact).sum()),
-        covered_ratio=float((came <= minutes.forecast_high_qps)[judged].mean()),
+        covered_ratio=float(within[ordered].mean()) if ordered.any() else None,
         below_low_ratio=float((came < minutes.forecast_low_qps)[judged].mean()),
         error_ratio=float(np.abs(came - minutes.forecast_median_qps)[judged].sum()) / total,
         unchanged_error_ratio=float(np.abs(came - now)[judged].sum()) / total,
@@ -271,6 +275,7 @@ def worst_minute(minute: Minute, minutes: Minutes, objective: Objective) -> Wors
         forecast_high_qps=None if foreseen is None else foreseen.high_qps,
         reason=reason,
         cause=_cause(minute, missing, foreseen, reason, objective) + _rise(minutes, minute),
+        forecast_trusted=None if foreseen is None else foreseen.trusted,
     )
 
 
@@ -316,6 +321,8 @@ def _load(minute: Minute, foreseen: _Foreseen | None, goal: Objective) -> str:
 def _unforeseen(foreseen: _Foreseen | None, demand_qps: float) -> str:
     if foreseen is None:
         return "No forecast was available for it; only observed demand could order replicas."
+    if not foreseen.trusted:
+        return "Its forecast was not trusted; only observed demand could order replicas."
     if foreseen.high_qps < demand_qps:
         beyond = demand_qps / foreseen.high_qps - 1 if foreseen.high_qps > 0 else 1.0
         return (
@@ -347,10 +354,11 @@ def _percent(ratio: float, digits: int = 1) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Foreseen:
-    """What was forecast for a minute: the median and what was ordered for."""
+    """What was forecast for a minute: the median and what was ordered for, if it was trusted."""
 
     median_qps: float
     high_qps: float
+    trusted: bool
 
 
 def _forecast_for(minutes: Minutes, at: float) -> _Foreseen | None:
@@ -368,7 +376,9 @@ def _forecast_for(minutes: Minutes, at: float) -> _Foreseen | None:
         return None
     found = made[nearest]
     return _Foreseen(
-        float(minutes.forecast_median_qps[found]), float(minutes.forecast_high_qps[found])
+        float(minutes.forecast_median_qps[found]),
+        float(minutes.forecast_high_qps[found]),
+        bool(minutes.trusted[found] == minutes.decisions[found]),
     )
 
 

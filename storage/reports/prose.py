@@ -131,7 +131,7 @@ def _forecast(view: ForecastView | None) -> Iterator[str]:
     if view.calibration is not None:
         yield _calibrated(view.calibration)
     for window in view.windows:
-        yield from _window(window)
+        yield from _window(window, view.trusted)
 
 
 def _calibrated(found: Calibration) -> str:
@@ -146,7 +146,8 @@ def _calibrated(found: Calibration) -> str:
     )
 
 
-def _window(window: WindowView) -> Iterator[str]:
+def _window(window: WindowView, trusted: bool) -> Iterator[str]:
+    told = "be ready for" if trusted else "not trusted, else be ready for"
     why = f" ({_WINDOWS[window.name]})" if window.name in _WINDOWS else ""
     yield (
         f"{window.name}{why}: the highest rate from {window.starts_in_seconds:,.0f} s to "
@@ -154,7 +155,7 @@ def _window(window: WindowView) -> Iterator[str]:
     )
     yield (
         f"  median {count(window.median_qps)} requests/s, error scale {share(window.scale)}, "
-        f"margin {window.margin:g}: be ready for {count(window.ordered_qps)}"
+        f"margin {window.margin:g}: {told} {count(window.ordered_qps)}"
     )
     if window.floor_qps:
         yield (
@@ -203,11 +204,7 @@ def _aftermath(found: Aftermath) -> Iterator[str]:
         )
         yield _enough(found)
     if found.forecast_error_ratio is not None:
-        within = "within" if found.within_order else "above"
-        yield (
-            f"the median forecast was {_off(found.forecast_error_ratio)}; what came was {within} "
-            f"what was ordered for"
-        )
+        yield f"the median forecast was {_off(found.forecast_error_ratio)}; {_ordered(found)}"
     if found.ready_replicas is not None:
         p99 = found.latency_p99_seconds
         slowest = "" if p99 is None else f"; the highest P99 was {p99:.3g} s"
@@ -215,6 +212,13 @@ def _aftermath(found: Aftermath) -> Iterator[str]:
     if found.next_change is not None:
         at, desired = found.next_change
         yield f"the next other number, {desired}, was asked for at {_clock(at)}"
+
+
+def _ordered(found: Aftermath) -> str:
+    if found.within_order is None:
+        return "it was not trusted, so that nothing was ordered by it"
+    within = "within" if found.within_order else "above"
+    return f"what came was {within} what was ordered for"
 
 
 def _off(error_ratio: float) -> str:

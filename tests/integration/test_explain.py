@@ -22,7 +22,7 @@ from storage.reports.lookup import Reference, explained, parse_reference
 from storage.reports.prose import explanation_document, explanation_text
 from tests.integration.test_verification import daybreak
 from tests.log_builder import MIDNIGHT, OUTAGE, SURGE_AT, fill_log
-from tests.situations import NOON, situation, window_forecast
+from tests.situations import NOON, flat_forecast, situation, window_forecast
 
 HOSTILE = "<script>\x1b[2J\u202egpj'; DROP TABLE decision; --@x"
 
@@ -79,6 +79,25 @@ def test_before_the_surge_too_little_was_asked_for(day: Engine) -> None:
     assert found.aftermath.spare_replicas is not None
     assert found.aftermath.spare_replicas < 0
     assert "short" in explanation_text(found)
+
+
+def test_by_a_forecast_that_was_not_trusted_nothing_was_ordered(engine: Engine) -> None:
+    store = SqlDecisionStore(engine)
+    for number in range(20):
+        context = situation(forecast=flat_forecast(9_900.0, trusted=False))
+        context = replace(context, now=context.now + timedelta(seconds=15 * number))
+        store.record(replace(context, epoch=number + 1), decide(context))
+    found = explained(engine, Reference(1))
+    assert found.aftermath.demand_qps == 9_000.0
+    assert found.aftermath.within_order is None
+    told = explanation_text(found)
+    assert "the median forecast was 10 % too high; it was not trusted" in _spaced(told)
+    assert "not trusted, else be ready for" in told
+    assert "what was ordered for" not in told
+
+
+def _spaced(text: str) -> str:
+    return text.replace("\N{NARROW NO-BREAK SPACE}", " ")
 
 
 def test_in_an_outage_the_doubt_is_told(day: Engine) -> None:

@@ -142,6 +142,7 @@ def test_the_forecast_is_judged_where_it_was_made_for(report: AuditReport) -> No
     found = report.forecast
     assert found is not None
     assert 1_300 < found.minutes <= 1_440
+    assert found.covered_ratio is not None
     assert 0.97 < found.covered_ratio < 1.0
     assert 0.0 < found.error_ratio < 0.05
 
