@@ -256,7 +256,8 @@ def _run_as_if(
     minutes: Minutes, settings: PolicySettings, period: Period, optimum: float
 ) -> PolicyRun:
     run = as_if(minutes, settings)
-    return counterfactual_run(minutes, run, period.since, period.until, optimum)
+    found = counterfactual_run(minutes, run, period.since, period.until, optimum)
+    return replace(found, parameters=settings.parameters)
 
 
 def last_moment(engine: Engine, workloads: Sequence[str]) -> datetime | None:

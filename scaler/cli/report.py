@@ -54,8 +54,12 @@ def report(
     since: SinceOption = None,
     until: UntilOption = None,
     period: Annotated[
-        str, typer.Option(help=f"Before --until: {', '.join(PERIODS)}. Not with --since.")
-    ] = "day",
+        str | None,
+        typer.Option(
+            help=f"Before --until: {', '.join(PERIODS)}; else day. Not with --since.",
+            show_default=False,
+        ),
+    ] = None,
     workload: Annotated[
         list[str] | None, typer.Option("--workload", help="One of them; may be given again.")
     ] = None,
@@ -166,18 +170,22 @@ def _span(
     names: Sequence[str],
     since: datetime | None,
     until: datetime | None,
-    period: str,
+    period: str | None,
 ) -> tuple[datetime, datetime]:
     """Whole minutes; the period ends with the newest decision where nothing else is said."""
-    if period not in PERIODS:
+    if since is not None and period is not None:
+        raise BadInputError(f"--period: not with --since, got both: {since} and {period!r}")
+    days = PERIODS.get(period or "day")
+    if days is None:
         raise BadInputError(f"--period: expected one of {', '.join(PERIODS)}, got {period!r}")
     end = until or last_moment(engine, names)
     if end is None:
         raise BadInputError("the log holds no decision")
     end = minute_of(end - timedelta(microseconds=1)) + MINUTE
-    start = minute_of(since) if since is not None else end - timedelta(days=PERIODS[period])
+    start = minute_of(since) if since is not None else end - timedelta(days=days)
     if start >= end:
-        raise BadInputError(f"--since: {start} is not before {end}")
+        what = "" if until is not None else ", where the minute of the newest decision ends"
+        raise BadInputError(f"--since: {start} is not before {end}{what}")
     return start, end
 
 

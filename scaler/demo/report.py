@@ -52,4 +52,5 @@ def _policy_run(card: Scorecard, run: DemoRun) -> PolicyRun:
         p99_by_minute=card.p99_by_minute,
         demand_by_minute=card.demand_by_minute,
         ready_by_minute=card.ready_by_minute,
+        parameters=tuple(sorted(run.parameters.get(card.policy, {}).items())) or None,
     )

@@ -41,12 +41,13 @@ HPA_INTERVAL_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class DemoRun:
-    """A finished demo: ours first, then what it is compared with."""
+    """A finished demo: ours first, then what it is compared with, and how that was set."""
 
     settings: Settings
     scorecards: tuple[Scorecard, ...]
     starts_at: datetime
     until: datetime
+    parameters: dict[str, dict[str, float]]
 
 
 def demo_settings(database_url: str, days: int) -> Settings:
@@ -106,11 +107,14 @@ def run_demo(
         fleet.advance(at)
 
     with process_pool(1) as pool:
-        others = [pool.submit(replay, *arguments) for arguments in _baselines(plan, workload)]
+        baselines = _baselines(plan, workload)
+        others = [pool.submit(replay, *arguments) for arguments in baselines]
         jobs = rounds.jobs(settings.interval_seconds, settings.refit_interval_seconds)
         run_jobs(jobs, clock, plan.until, advance)
         ours = score("predictive", fleet, workload.slo.p99_seconds, _capacity(workload))
-        return DemoRun(settings, (ours, *_results(others)), plan.starts_at, plan.until)
+        parameters = {other.policy.name: other.policy.parameters for _, other, _ in baselines}
+        cards = (ours, *_results(others))
+        return DemoRun(settings, cards, plan.starts_at, plan.until, parameters)
 
 
 def _results(futures: list[Future[Scorecard]]) -> list[Scorecard]:

@@ -49,8 +49,8 @@ class PolicyRun:
 
     `excess` is GPU-hours over the clairvoyant optimum, minus 1. `short_minutes` needed more
     replicas than were ready, `short_ratio` is the share of requests in them. A figure that nobody
-    measured is None. The arrays hold a value for each minute from `starts_at` on, NaN where
-    unknown.
+    measured is None, and `parameters` where it is not told how the policy was set. The arrays hold
+    a value for each minute from `starts_at` on, NaN where unknown.
     """
 
     label: str
@@ -72,6 +72,7 @@ class PolicyRun:
     short_minutes: int | None = None
     short_ratio: float | None = None
     bad_by_minute: Floats | None = None
+    parameters: tuple[tuple[str, float], ...] | None = None
 
     @property
     def time(self) -> Floats:

@@ -146,7 +146,7 @@ def _run(run: PolicyRun) -> dict[str, Any]:
     named = {one.name: getattr(run, one.name) for one in fields(run)}
     kept = {name: value for name, value in named.items() if not isinstance(value, np.ndarray)}
     document: dict[str, Any] = plain(kept)
-    return document
+    return document | {"parameters": None if run.parameters is None else dict(run.parameters)}
 
 
 def _reproduction(report: AuditReport) -> dict[str, Any] | None:

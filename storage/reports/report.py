@@ -87,6 +87,7 @@ class FleetRow:
     met: bool | None
     minutes_over: int
     changes: int
+    covered: timedelta
 
     @property
     def urgency(self) -> tuple[float, float, str]:
@@ -130,6 +131,7 @@ def fleet_row(report: AuditReport) -> FleetRow:
         met=report.compliance.met,
         minutes_over=report.compliance.minutes_over,
         changes=len(report.events),
+        covered=summary.covered(report.minutes),
     )
 
 
@@ -153,8 +155,13 @@ def _view(report: AuditReport, anchor: str = "", helper: Executor | None = None)
         "comparisons": summary.comparisons(report),
         "pictures": _pictures(report, anchor, helper),
         "worst": report.worst,
-        "worst_sentence": "" if report.worst is None else summary.worst_sentence(report.worst),
-        "explained": [(run.label, words.policy_words(run.policy)) for run in report.runs[1:]],
+        "worst_sentence": ""
+        if report.worst is None
+        else summary.worst_sentence(report.worst, report.objective),
+        "explained": [
+            (run.label, words.policy_words(run.policy) + summary.set_up(run, report.objective))
+            for run in report.runs[1:]
+        ],
         "events": _largest(report.events),
         "event_reasons": _by_reason(report.events),
         "doubtful": doubtful(report.problems),

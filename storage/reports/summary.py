@@ -15,9 +15,12 @@ import numpy as np
 
 from storage.reports.audit import RECORDED, AuditReport, PolicyRun
 from storage.reports.counterfactual import Reproduction
-from storage.reports.findings import Compliance, ForecastQuality, WorstMinute
+from storage.reports.findings import Compliance, ForecastQuality, Objective, WorstMinute
+from storage.reports.minutes import Minutes
 
 STATIC = "static"
+TARGET = "targetQps"
+"""The parameter that says how much a replica is to carry."""
 UNKNOWN = "\N{EM DASH}"
 MINUS = "\N{MINUS SIGN}"
 NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
@@ -43,7 +46,7 @@ class Comparison:
 def headline(report: AuditReport) -> str:
     """The outcome in one or two sentences."""
     ours = report.runs[0]
-    period = _period(report.since, report.until)
+    period = _period(report.since, report.until, [covered(report.minutes)])
     price = report.objective.price_per_pod_hour
     text = f"Over {period} {ours.label} used {count(ours.pod_hours)} GPU-hours"
     if price is not None:
@@ -76,6 +79,8 @@ class Row(Protocol):
     def burn(self) -> float | None: ...
     @property
     def met(self) -> bool | None: ...
+    @property
+    def covered(self) -> timedelta: ...
 
 
 def fleet_headline(rows: Sequence[Row]) -> str:
@@ -84,7 +89,7 @@ def fleet_headline(rows: Sequence[Row]) -> str:
     over = sum(row.met is False for row in rows)
     perhaps = sum(row.met is None and (row.burn or 0.0) > 1 for row in rows)
     open_still = sum(row.met is None for row in rows) - perhaps
-    period = _period(rows[0].since, rows[0].until)
+    period = _period(rows[0].since, rows[0].until, [row.covered for row in rows])
     text = f"Over {period} {len(rows)} workloads used {count(hours)} GPU-hours"
     text += _against_optimum(rows)
     told = [f"{over} of them overspent their error budget"] if over else []
@@ -120,16 +125,17 @@ def figures(report: AuditReport) -> tuple[Figure, ...]:
     return tuple(found[:4])
 
 
-def worst_sentence(found: WorstMinute) -> str:
+def worst_sentence(found: WorstMinute, objective: Objective) -> str:
     """When it went worst, and why."""
-    p99 = "" if found.p99_seconds is None else f", with a P99 of {seconds(found.p99_seconds)}"
+    known, slo = found.p99_seconds is not None, objective.slo_seconds
+    p99 = f", with a P99 of {seconds(found.p99_seconds, slo)}" if known else ""
     return f"The worst minute was {clock(found.at)} UTC{p99}. {found.cause}"
 
 
 def comparisons(report: AuditReport) -> tuple[Comparison, ...]:
     """Measures as rows and runs as columns, so that the table also fits a narrow screen."""
     of_a_day = report.until - report.since <= timedelta(days=1)
-    price = report.objective.price_per_pod_hour
+    price, slo = report.objective.price_per_pod_hour, report.objective.slo_seconds
     best = report.clairvoyant_pod_hours
     rows: list[tuple[str, Callable[[PolicyRun], str]]] = [
         ("GPU-hours", lambda run: count(run.pod_hours)),
@@ -138,9 +144,9 @@ def comparisons(report: AuditReport) -> tuple[Comparison, ...]:
         ("bad requests", lambda run: share(run.bad_ratio)),
         ("minutes short of replicas", lambda run: count(run.short_minutes)),
         ("requests in those minutes", lambda run: share(run.short_ratio)),
-        ("P99 of all requests", lambda run: seconds(run.p99_seconds)),
+        ("P99 of all requests", lambda run: seconds(run.p99_seconds, slo)),
         ("minutes with P99 over the objective", lambda run: count(run.minutes_p99_over_slo)),
-        ("P99 of the worst minute", lambda run: seconds(run.worst_minute_p99)),
+        ("P99 of the worst minute", lambda run: seconds(run.worst_minute_p99, slo)),
         ("worst minute at (UTC)", lambda run: clock(run.worst_minute_at, dated=not of_a_day)),
         ("scale-ups", lambda run: count(run.scale_ups)),
         ("scale-downs", lambda run: count(run.scale_downs)),
@@ -163,8 +169,27 @@ def money(amount: float) -> str:
     return f"{amount:,.0f}"
 
 
-def seconds(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value:.3g}{NARROW_SPACE}s"
+def seconds(value: float | None, objective: float | None = None) -> str:
+    """To three digits, or as many as show on which side of an objective it lies."""
+    if value is None:
+        return UNKNOWN
+    told = (f"{value:.{digits}g}" for digits in range(3, 9))
+    above = objective is not None and value > objective
+    found = next(
+        (text for text in told if objective is None or (float(text) > objective) == above),
+        f"{value:g}",
+    )
+    return f"{found}{NARROW_SPACE}s"
+
+
+def set_up(run: PolicyRun, objective: Objective) -> str:
+    """How a policy of the comparison was set, in brackets; empty where that is not known."""
+    told = [
+        f"{name} {count(value)}"
+        + (f", {share(value / objective.qps_per_replica)} of what one carries" * (name == TARGET))
+        for name, value in run.parameters or ()
+    ]
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def share(ratio: float | None) -> str:
@@ -375,7 +400,9 @@ def signed_hours(hours: float) -> str:
 
 def _quality(report: AuditReport, ours: PolicyRun) -> Figure:
     over, slo = ours.minutes_p99_over_slo, report.objective.slo_seconds
-    worst = f"The worst: P99 {seconds(ours.worst_minute_p99)} at {clock(ours.worst_minute_at)}."
+    worst = (
+        f"The worst: P99 {seconds(ours.worst_minute_p99, slo)} at {clock(ours.worst_minute_at)}."
+    )
     if over is None:
         return Figure("Minutes over the objective", UNKNOWN, "No latency was measured.")
     measured = int(np.isfinite(ours.p99_by_minute).sum())
@@ -397,9 +424,24 @@ def _foresight(report: AuditReport) -> Figure:
     return Figure(name, share(found.covered_ratio), note)
 
 
-def _period(since: datetime, until: datetime) -> str:
-    hours = (until - since).total_seconds() / 3600
-    return f"{count(hours)} hours" if hours < 72 else f"{count(hours / 24)} days"
+def covered(minutes: Minutes) -> timedelta:
+    """For how long the log tells what ran."""
+    return timedelta(seconds=float(minutes.held_seconds.sum()))
+
+
+def _period(since: datetime, until: datetime, spans: Sequence[timedelta]) -> str:
+    """How long that is, and what part of it the log covers: of each of several workloads."""
+    whole = until - since
+    unit = timedelta(hours=1) if whole < timedelta(days=3) else timedelta(days=1)
+    name = "hour" if unit == timedelta(hours=1) else "day"
+    total, least, most = (count(span / unit) for span in (whole, min(spans), max(spans)))
+    told = f"{total} {name}{'' if total == '1' else 's'}"
+    # A count of minutes: one may be missing at either end.
+    if whole - min(spans) <= timedelta(minutes=2) or least == total:
+        return told
+    if least == most:
+        return f"the {least} of {told} that the log covers"
+    return f"{told}, of which the log covers {least} to {most} for each,"
 
 
 def _listed(parts: Sequence[str]) -> str:

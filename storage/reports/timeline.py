@@ -22,7 +22,7 @@ from policies.decision import Outcome, OutcomeKind, Step
 from scaler.ports import StoreError
 from storage import codec, rollups, schema
 from storage.database import reading
-from storage.reports.minutes import Minutes, as_minutes
+from storage.reports.minutes import MINUTE, Minutes, as_minutes
 from storage.reports.words import split_problems
 
 MAX_POINTS = 4000
@@ -269,7 +269,8 @@ def scale_events(
 
 
 def problem_periods(line: Timeline) -> tuple[ProblemPeriod, ...]:
-    """Unbroken stretches in which an input was in doubt, by their beginning."""
+    """Unbroken stretches in which an input was in doubt, by their beginning; one that is still
+    open lasts until the point after the last one is due."""
     periods: list[ProblemPeriod] = []
     open_since: dict[tuple[str, str], tuple[float, str]] = {}
     for at, text in zip(line.time, line.problems, strict=True):
@@ -278,9 +279,13 @@ def problem_periods(line: Timeline) -> tuple[ProblemPeriod, ...]:
         periods += [_period(key, open_since.pop(key), at) for key in over]
         for key, message in now.items():
             open_since[key] = (open_since.get(key, (at, ""))[0], message)
-    last = line.time[-1] if len(line) else 0.0
-    periods += [_period(key, opened, last) for key, opened in open_since.items()]
+    end = line.time[-1] + _usual_step(line) if len(line) else 0.0
+    periods += [_period(key, opened, end) for key, opened in open_since.items()]
     return tuple(sorted(periods, key=lambda period: (period.since, period.source)))
+
+
+def _usual_step(line: Timeline) -> float:
+    return float(np.median(np.diff(line.time))) if len(line) > 1 else MINUTE
 
 
 def _period(key: tuple[str, str], opened: tuple[float, str], until: float) -> ProblemPeriod:

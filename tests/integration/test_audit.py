@@ -289,6 +289,9 @@ def test_the_first_lines_tell_the_worst_minute_and_what_the_others_do(report: Au
     assert f"The worst minute was {report.worst.at:%d %b %H:%M} UTC, with a P99 of" in lead
     assert "not foreseen" in lead
     assert "<strong>HPA</strong>: Kubernetes" in html
+    shown = html.replace("\N{NARROW NO-BREAK SPACE}", " ")
+    assert shown.count("(targetQps 850, 85 % of what one carries)") == 2
+    assert f"(replicas {report.runs[1].max_replicas})" in shown
 
 
 def test_by_a_forecast_that_was_not_trusted_nothing_was_ordered(report: AuditReport) -> None:
@@ -434,6 +437,14 @@ def test_the_document_carries_every_figure(report: AuditReport) -> None:
     document = json.loads(json.dumps(audit_document(report), allow_nan=False))
     assert document["cost"] == pytest.approx(3 * report.runs[0].pod_hours)
     assert [run["policy"] for run in document["runs"]] == [run.policy for run in report.runs]
+    settings = {run["policy"]: run["parameters"] for run in document["runs"]}
+    capacity = report.objective.qps_per_replica
+    assert settings == {
+        "as recorded": None,
+        "static": {"replicas": report.runs[1].max_replicas},
+        "asymmetric_concurrency": {"targetQps": 0.85 * capacity},
+        "hpa": {"targetQps": 0.85 * capacity},
+    }
     assert document["compliance"]["burn"] == report.compliance.burn
     assert document["problems"][0]["since"] == OUTAGE[0].isoformat()
     assert document["reproduction"]["difference_ratio"] < 0.01
@@ -642,6 +653,8 @@ def test_the_command_writes_every_form(day: Engine, tmp_path: Path) -> None:
         (["--workload", "nobody"], "--workload: ['nobody'] not in the log; there are: "),
         (["--period", "year"], "--period: expected one of day, week, month, quarter, got 'year'"),
         (["--since", "2030-01-01"], "--since: 2030-01-01 00:00:00+00:00 is not before"),
+        (["--since", "2030-01-01"], ", where the minute of the newest decision ends"),
+        (["--since", "2026-03-16", "--period", "day"], "--period: not with --since, got both"),
         (["--until", "2020-01-01"], "the log holds no decision from"),
         (["--until", "soon"], "--until: expected an ISO-8601 time, got 'soon'"),
         (["--html", "/nowhere/r.html"], "cannot write /nowhere/r.html"),

@@ -138,6 +138,12 @@ def test_the_outage_of_metrics_is_one_period_of_doubt(report: AuditReport) -> No
     ]
 
 
+def test_a_doubt_that_lasts_to_the_end_counts_its_last_minute(day: tuple[Engine, World]) -> None:
+    until = OUTAGE[0] + timedelta(minutes=5)
+    found = read_audit(day[0], "grammar", MIDNIGHT, until, objective=OBJECTIVE)
+    assert [(period.since, period.until) for period in found.problems] == [(OUTAGE[0], until)]
+
+
 def test_the_forecast_is_judged_where_it_was_made_for(report: AuditReport) -> None:
     found = report.forecast
     assert found is not None

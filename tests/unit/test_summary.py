@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from storage.reports.report import FleetRow
-from storage.reports.summary import fleet_headline, stretch
+from storage.reports.summary import fleet_headline, seconds, stretch
 
 
 def test_a_stretch_over_new_year_names_both_years() -> None:
@@ -29,6 +32,7 @@ def row(name: str, optimum: float | None, burn: float | None, met: bool | None) 
         met=met,
         minutes_over=0,
         changes=0,
+        covered=timedelta(days=1),
     )
 
 
@@ -45,3 +49,33 @@ def test_a_fleet_keeps_its_objective_only_where_each_is_known_to() -> None:
     told = fleet_headline([good, bad, unsure, blind])
     assert "1 of them overspent their error budget, 1 may have overspent it and of 1 of" in told
     assert fleet_headline([blind]).count("optimum") == 0
+
+
+@pytest.mark.parametrize(
+    ("hours", "covered", "told"),
+    [
+        (24, (24, 24), "Over 24 hours 2 workloads"),
+        (24, (4, 4), "Over the 4 of 24 hours that the log covers 2 workloads"),
+        (24, (24, 4), "Over 24 hours, of which the log covers 4 to 24 for each, 2 workloads"),
+        (240, (48, 48), "Over the 2 of 10 days that the log covers 2 workloads"),
+        (1, (1, 1), "Over 1 hour 2 workloads"),
+    ],
+)
+def test_the_headline_names_the_time_that_the_log_covers(
+    hours: int, covered: tuple[int, int], told: str
+) -> None:
+    one = row("a", 100.0, 0.5, True)
+    rows = [
+        replace(one, until=one.since + timedelta(hours=hours), covered=timedelta(hours=span))
+        for span in covered
+    ]
+    assert fleet_headline(rows).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(1.0006, "1.001"), (0.9999, "1"), (1.0, "1"), (1.2345, "1.23")]
+)
+def test_a_latency_is_told_on_its_side_of_the_objective(value: float, told: str) -> None:
+    """Else a minute over 1 s would be shown as one of 1 s."""
+    assert seconds(value, 1.0) == f"{told}\N{NARROW NO-BREAK SPACE}s"
+    assert seconds(None, 1.0) == "\N{EM DASH}"
