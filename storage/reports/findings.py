@@ -75,8 +75,9 @@ class Compliance:
     whose P99 was over the objective counts as bad, as does one that failed: the most that there can
     have been. Where no latency was measured, a minute counts whose demand was above the capacity
     that was ready. Of the `minutes_unknown` without a known demand those that went badly count with
-    the last one that was known (`minutes_assumed`), and of `minutes_blind` nothing is known, their
-    latency neither. `burn` is the share of the error budget that is used up, 1 when all of it is.
+    the last one that was known (`minutes_assumed`), and of `minutes_blind`, which lie between the
+    first and the last of the log, nothing is known, their latency neither. `burn` is the share of
+    the error budget that is used up, 1 when all of it is.
     """
 
     requests: float
@@ -179,10 +180,15 @@ def compliance(minutes: Minutes, objective: Objective, span_minutes: int) -> Com
         minutes_short=int((shortfall(minutes, minutes.ready) > 0).sum()),
         minutes_unknown=max(0, span_minutes - round(float(counted[known].sum()))),
         minutes_assumed=int((~known & (came > 0)).sum()),
-        minutes_blind=max(0, span_minutes - round(float(counted[known | measured].sum()))),
+        minutes_blind=max(0, _covered(minutes) - round(float(counted[known | measured].sum()))),
         good_ratio=objective.good_ratio,
         exact=minutes.bad_requests is not None,
     )
+
+
+def _covered(minutes: Minutes) -> int:
+    """Minutes from the first to the last: of what lies outside of them the log promises nothing."""
+    return round((minutes.time[-1] - minutes.time[0]) / MINUTE) + 1 if len(minutes) else 0
 
 
 def requests(minutes: Minutes, objective: Objective) -> Floats:

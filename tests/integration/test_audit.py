@@ -233,6 +233,8 @@ def test_requests_of_a_hole_in_the_log_are_not_made_up(report: AuditReport) -> N
     found = compliance(hole, Objective(1.0, 1_000.0), 1453)
     assert found.bad_requests == pytest.approx(calm.demand_qps[600] * 60)
     assert (found.minutes_unknown, found.minutes_blind) == (25, 13)
+    # Before the log began nobody promised anything.
+    assert compliance(hole, Objective(1.0, 1_000.0), 5000).minutes_blind == 13
     assert hole.hours(hole.ready) > calm.hours(calm.ready)
     assert bad_requests(hole, Objective(1.0, 1_000.0)).sum() == found.bad_requests
 
