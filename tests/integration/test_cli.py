@@ -243,7 +243,7 @@ def test_a_trace_without_traffic_to_score_is_refused(tmp_path: Path, rate: str) 
     asked = ("--trace", "calm.csv", "--policy", "static", "--engine", "fluid")
     ended = run("simulate", *asked, "--warmup-days", "2", cwd=tmp_path)
     assert ended.returncode == 2
-    assert "no traffic from 2026-03-03 00:00:00+00:00 on" in ended.stderr
+    assert "hardly any traffic from 2026-03-03 00:00:00+00:00 on" in ended.stderr
 
 
 def test_the_demo_refuses_a_database_that_holds_decisions(

