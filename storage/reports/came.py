@@ -16,8 +16,11 @@ from sqlalchemy import Engine, String, select, type_coerce
 from forecaster.history import Floats
 from storage import rollups, schema
 from storage.database import reading
-from storage.reports.minutes import MINUTE, Minutes, contexts_of
+from storage.reports.minutes import MINUTE, Minutes, contexts_of, still_whole
 
+MOST_READ = 180_000
+"""Decisions that are read of a long period, the newest ones: a month of them at the usual interval.
+More would take seconds."""
 HOLE_INTERVALS = 2.0
 """Decisions further apart than so many usual intervals leave a span that is not known whole."""
 
@@ -52,9 +55,10 @@ def metric_lag(engine: Engine, minutes: Minutes) -> float:
 
 
 def came(engine: Engine, minutes: Minutes, lag_seconds: float) -> Came:
-    """By the decisions in each span where they are kept, else estimated from whole minutes."""
+    """By the decisions in each span where they are kept and no more than can be read, else
+    estimated from whole minutes."""
     spans = _spans(minutes, lag_seconds)
-    times, demand = _decided(engine, minutes)
+    times, demand = _decided(engine, still_whole(engine, minutes, MOST_READ))
     exact = spans.start >= (times[0] if len(times) else np.inf)
     qps = _from_minutes(minutes, spans)
     qps[exact] = _from_decisions(times, demand, _Spans(spans.start[exact], spans.end[exact]))
@@ -75,7 +79,9 @@ def _spans(minutes: Minutes, lag_seconds: float) -> _Spans:
 
 
 def _decided(engine: Engine, minutes: Minutes) -> tuple[Floats, Floats]:
-    """When the decisions of these minutes that are kept were made, and the demand that they saw."""
+    """When the decisions of these minutes were made, and the demand that they saw."""
+    if not len(minutes):
+        return np.zeros(0), np.zeros(0)
     since, until = minutes.at(0), minutes.at(len(minutes) - 1) + rollups.MINUTE
     # Of a month there are half a million: as text, a time is read ten times as fast.
     as_text = engine.dialect.name == "sqlite"

@@ -397,6 +397,18 @@ def test_a_forecast_that_is_right_is_told_so(calibrated: Engine, tmp_path: Path)
         assert one.observed == pytest.approx(before.observed, abs=0.1)
 
 
+def test_of_a_long_period_the_newest_decisions_are_read(
+    calibrated: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    minutes = read_minutes(calibrated, "grammar", NOON, NOON + timedelta(hours=6))
+    every = came(calibrated, minutes, 15.0)
+    monkeypatch.setattr("storage.reports.came.MOST_READ", 400)
+    newest = came(calibrated, minutes, 15.0)
+    assert 0 < newest.exact.sum() < every.exact.sum()
+    assert newest.exact.argmax() > every.exact.argmax()
+    np.testing.assert_array_equal(newest.qps[newest.exact], every.qps[newest.exact])
+
+
 def test_report_and_explanation_tell_the_same_of_what_came(calibrated: Engine) -> None:
     minutes = read_minutes(calibrated, "grammar", NOON, NOON + timedelta(hours=6))
     found = came(calibrated, minutes, metric_lag(calibrated, minutes))
