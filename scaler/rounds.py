@@ -55,6 +55,8 @@ class Failure:
     message: str
 
 
+OVERDUE_INTERVALS = 3
+"""Without a decision for so many, a workload's newest one no longer says how things are."""
 AfterTick = Callable[[TickResult | Failure, float], None]
 """Hears of each tick and each failure, and of the seconds that it took."""
 

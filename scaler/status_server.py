@@ -52,6 +52,7 @@ from scaler.control import (
 )
 from scaler.listening import listen
 from scaler.ports import StoreError
+from scaler.rounds import OVERDUE_INTERVALS
 from storage.database import reading
 from storage.overrides import (
     LONGEST,
@@ -77,8 +78,6 @@ STOP_SECONDS = 2.0
 MOST_CONNECTIONS = 64
 REQUEST_SECONDS = 10.0
 """How long a client may take over the headers of a request, and as long again over its body."""
-OVERDUE_INTERVALS = 3
-"""Without a decision for so many, a workload's newest one no longer says how things are."""
 LISTED_OVERRIDES = timedelta(days=7)
 KINDS = {
     OverrideKind.PAUSE: "Pause: change nothing",

@@ -14,7 +14,7 @@ from scaler.clock import SystemClock
 from scaler.exposition import Exposition
 from scaler.loop import ControlLoop, Ports, TickResult
 from scaler.ports import Clock
-from scaler.rounds import Failure, Rounds
+from scaler.rounds import OVERDUE_INTERVALS, Failure, Rounds
 from scaler.settings import Settings, Workload
 from simulator.forecasters import forecaster_for
 from storage.database import open_engine, prepare
@@ -61,7 +61,8 @@ class Watch:
     def unready(self) -> list[str]:
         """Why the daemon is not ready: workloads without a decision in three intervals. One from
         further ahead is none: the clock was set back since."""
-        now, recent = self.clock.now(), timedelta(seconds=3 * self.settings.interval_seconds)
+        now = self.clock.now()
+        recent = timedelta(seconds=OVERDUE_INTERVALS * self.settings.interval_seconds)
         return [
             f"{name}: {self._failures.get(name, 'no recent decision')}"
             for name in (workload.name for workload in self.settings.workloads)

@@ -97,7 +97,7 @@ def thinned_context(text: str) -> tuple[str, float, float]:
     return _canonical(thin), *_known_beside(document)
 
 
-def is_thinned(thin: str, whole: str) -> tuple[float, float] | None:
+def figures_of_thinned(thin: str, whole: str) -> tuple[float, float] | None:
     """The same two figures where the first text is the second one thinned, else None; faster than
     thinning it again.
 

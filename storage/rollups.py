@@ -267,7 +267,9 @@ def is_told_by(minute: Values, context: bytes) -> bool:
     if minute["context"] is None:
         return (None, *known) == _thinned(context)
     try:
-        return known == codec.is_thinned(codec.unpack(minute["context"]), codec.unpack(context))
+        return known == codec.figures_of_thinned(
+            codec.unpack(minute["context"]), codec.unpack(context)
+        )
     except (ValueError, KeyError, TypeError):
         return False
 

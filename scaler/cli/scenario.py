@@ -32,7 +32,7 @@ from simulator.replay import (
 )
 from simulator.schedules import hourly_schedules
 from simulator.traces.edit import cut, scaled_to_peak
-from simulator.traces.grid import first_start, fits, fitting_step, on_grid
+from simulator.traces.grid import aligned, first_start, fits, fitting_step
 from simulator.whatif import Run, warmup
 
 FEWEST_REQUESTS = 100
@@ -76,7 +76,7 @@ def traffic_of(
 def scenario_of(traffic: TrafficHistory, setting: Setting, warmup_days: float | None) -> Scenario:
     """Scored from the first whole step after the warm-up on."""
     step = _history_step(traffic, setting.workload)
-    traffic = on_grid(traffic, step)
+    traffic = aligned(traffic, step)
     try:
         starts_at = first_start(traffic, traffic.start + warmup(traffic.days, warmup_days), step)
     except ValueError as error:

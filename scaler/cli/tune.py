@@ -45,7 +45,7 @@ from simulator.sweep.plan import fluid_pod
 from simulator.sweep.trials import Knobs, Played, Trial, candidates, play_all
 from simulator.sweep.tune import Fold, Span, Tuned
 from simulator.sweep.tune import tune as choose
-from simulator.traces.grid import first_start, fitting_step, on_grid
+from simulator.traces.grid import aligned, first_start, fitting_step
 from simulator.whatif import Run, warmup
 
 DEFAULT_TARGET = 1e-4
@@ -133,7 +133,7 @@ def _bare(path: Path, profile: PodProfile, cold_seconds: float) -> Subject:
     """A trace and pods of a profile, as a workload that nobody runs yet."""
     traffic = _known_part(trace_from(path))
     step = fitting_step(traffic.step_seconds, History().step_seconds)
-    traffic = on_grid(traffic, step)
+    traffic = aligned(traffic, step)
     workload = Workload.model_validate(
         {
             "name": "example",

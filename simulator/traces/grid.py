@@ -30,7 +30,7 @@ def fits(trace_seconds: int, step_seconds: int) -> bool:
     return trace_seconds % step_seconds == 0 or step_seconds % trace_seconds == 0
 
 
-def on_grid(trace: TrafficHistory, step_seconds: int) -> TrafficHistory:
+def aligned(trace: TrafficHistory, step_seconds: int) -> TrafficHistory:
     """The trace with steps that begin where those of a fitting history do: some seconds earlier,
     less than either step, where they begin at odd ones."""
     odd = round(trace.start.timestamp()) % min(trace.step_seconds, step_seconds)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from forecaster.history import TrafficHistory
 from simulator.traces.arrivals import on_step
-from simulator.traces.grid import first_start, fits, fitting_step, on_grid
+from simulator.traces.grid import aligned, first_start, fits, fitting_step
 
 STEPS = st.sampled_from([1, 2, 5, 7, 10, 13, 15, 17, 30, 60, 100, 300, 1800, 3600, 86_400])
 
@@ -24,7 +24,7 @@ def test_a_replay_begins_where_a_step_of_both_begins(
     assert fits(trace_step, step)
     start = datetime(2026, 3, 2, tzinfo=UTC) + timedelta(seconds=odd)
     given_trace = TrafficHistory("trace", start, trace_step, np.ones(20))
-    trace = on_grid(given_trace, step)
+    trace = aligned(given_trace, step)
     assert timedelta() <= start - trace.start < timedelta(seconds=min(trace_step, step))
 
     wanted = trace.start + warmup * trace.step
