@@ -435,3 +435,15 @@ def test_history_of_one_run_is_that_of_the_other() -> None:
     told = scenario_fleet.demand_history(start, start + timedelta(minutes=90), 15).value
     same: TrafficHistory = world.demand.between(told.start, told.end)
     np.testing.assert_allclose(told.values, same.values)
+
+
+@pytest.mark.parametrize(
+    ("late", "failed", "over"), [(0.0, 2.0, 1), (0.6, 0.6, 1), (0.0, 0.5, 0), (0.9, 0.0, 0)]
+)
+def test_a_minute_is_over_where_more_than_one_in_a_hundred_is_late_or_failed(
+    late: float, failed: float, over: int
+) -> None:
+    """As in the scorecard of the full loop: what failed has no latency."""
+    tally = np.zeros(loop.TALLY_WIDTH)
+    loop._count(np.zeros(3), tally, late, failed, 100.0, 60.0)
+    assert tally[loop.OVER] == over
