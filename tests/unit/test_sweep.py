@@ -45,6 +45,12 @@ def scenario() -> Scenario:
     return Scenario(traffic, starts_at, until, fleet, PROFILE)
 
 
+def test_a_replay_that_would_move_its_traffic_is_refused() -> None:
+    made = scenario()
+    with pytest.raises(ValueError, match="no step of"):
+        replace(made, starts_at=made.starts_at + timedelta(seconds=7))
+
+
 def workload(policy: str, **parameters: float) -> Workload:
     peak = static_peak(scenario(), CAPACITY)
     own = {**policy_defaults(policy, PROFILE, CAPACITY, peak), **parameters}
