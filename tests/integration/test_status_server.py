@@ -8,7 +8,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -92,10 +92,7 @@ def test_connections_that_ask_for_nothing_shut_nobody_out(
             if number % 2:
                 one.sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
         assert site.ask("/healthz")[0] == 503
-        deadline = time.monotonic() + 20
-        while site.ask("/healthz")[0] != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: site.ask("/healthz")[0] == 200)
 
 
 @pytest.mark.parametrize(
@@ -119,11 +116,15 @@ def test_a_second_request_must_come_to_its_end_as_well(
             assert one.recv(4096).startswith(b"HTTP/1.1 200")
             one.sendall(left_open)
             many.append(one)
-        deadline = time.monotonic() + 20
-        while any(_still_open(one) for one in many):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: not any(_still_open(one) for one in many))
         assert site.ask("/healthz")[0] == 200
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def _still_open(one: socket) -> bool:
@@ -147,9 +148,25 @@ def test_a_slow_answer_is_waited_for(engine: Engine, monkeypatch: pytest.MonkeyP
     server = StatusServer(build_app(engine, CollectorRegistry(), readiness), "127.0.0.1", 0)
     server.start()
     try:
-        assert Site(server, engine).ask("/readyz")[0] == 200
+        with create_connection(("127.0.0.1", server.port), timeout=20) as one:
+            one.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert one.recv(4096).startswith(b"HTTP/1.1 200")
+            # Who then asks for half of something is given up on all the same.
+            one.sendall(b"GET / HTTP/1.1\r\n")
+            wait_until(lambda: not _still_open(one))
     finally:
         server.stop()
+
+
+def test_headers_and_body_have_their_time_each(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_server, "REQUEST_SECONDS", 1.0)
+    with create_connection(("127.0.0.1", site.server.port), timeout=20) as one:
+        one.sendall(b"POST /workloads/a/override HTTP/1.1\r\nHost: localhost\r\n")
+        time.sleep(0.6)
+        one.sendall(b"Content-Type: application/json\r\nContent-Length: 2\r\n\r\n")
+        time.sleep(0.6)
+        one.sendall(b"{}")
+        assert one.recv(4096).startswith(b"HTTP/1.1 4")
 
 
 def test_health_and_readiness(site: Site) -> None:
