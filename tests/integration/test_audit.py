@@ -45,8 +45,8 @@ from storage.reports.report import doubtful, fleet_row, render_fleet, render_htm
 from storage.reports.summary import budget_sentence, burn, duration, figures, share
 from storage.reports.timeline import ProblemPeriod
 from storage.retention import prune
+from tests.integration.commands import run
 from tests.integration.test_report import Page, assert_inert
-from tests.integration.test_verification import daybreak
 from tests.log_builder import MIDNIGHT, OUTAGE, SURGE_AT, fill_log
 from tests.situations import NOON, flat_forecast, situation
 
@@ -582,7 +582,7 @@ def test_very_many_are_told_in_brief_and_the_first_whole(tmp_path: Path) -> None
         fill_log(SqlDecisionStore(engine), f"w{number:02}", hours=0.5)
     url, page = str(engine.url), tmp_path / "page.html"
     engine.dispose()
-    ended = daybreak("report", "--database", url, "--html", str(page))
+    ended = run("report", "--database", url, "--html", str(page))
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("the fleet used") == 12
     html = page.read_text()
@@ -653,14 +653,14 @@ def test_the_command_writes_every_form(day: Engine, tmp_path: Path) -> None:
     files = {name: tmp_path / f"report.{name}" for name in ("html", "json", "csv")}
     arguments = [f"--{name}={path}" for name, path in files.items()]
     twice = ["--workload", "grammar"] * 2
-    ended = daybreak("report", "--database", url, *twice, *arguments)
+    ended = run("report", "--database", url, *twice, *arguments)
     assert ended.returncode == 0, ended.stderr
     assert "grammar: Over 24 hours the fleet used" in ended.stdout
     assert_inert(files["html"].read_text())
     (document,) = json.loads(files["json"].read_text())["workloads"]
     assert document["workload"] == "grammar"
     assert len(files["csv"].read_text().splitlines()) == 1_441
-    both = daybreak("report", "--database", url, "--period", "week", "--json", "-")
+    both = run("report", "--database", url, "--period", "week", "--json", "-")
     assert [one["workload"] for one in json.loads(both.stdout)["workloads"]] == [HOSTILE, "grammar"]
 
 
@@ -678,7 +678,7 @@ def test_the_command_writes_every_form(day: Engine, tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_named(day: Engine, arguments: list[str], expected: str) -> None:
-    ended = daybreak("report", "--database", str(day.url), *arguments)
+    ended = run("report", "--database", str(day.url), *arguments)
     assert ended.returncode == 2
     assert expected in ended.stderr
     assert "Traceback" not in ended.stderr

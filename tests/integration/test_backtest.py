@@ -24,9 +24,9 @@ from scaler.ports import Reading
 from scaler.settings import load_settings
 from simulator.traces.generate import Diurnal, generate
 from simulator.traces.trace_file import TraceError, write_trace
+from tests.integration.commands import run
 from tests.integration.prometheus_server import PrometheusServer
 from tests.integration.test_browser import Browser, addresses, browser
-from tests.integration.test_cli import run
 from tests.integration.test_daemon import workload
 from tests.integration.test_report import Page, assert_inert
 from tests.traffic import MONDAY, weeks

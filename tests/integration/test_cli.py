@@ -16,17 +16,12 @@ from scaler.finding import Severity
 from scaler.preflight import check_settings
 from scaler.settings import load_settings
 from storage.database import head
+from tests.integration.commands import DAYBREAK, run
 from tests.integration.kubernetes_server import KubernetesServer
 from tests.integration.prometheus_server import GATEWAY, PrometheusServer
-from tests.integration.test_daemon import DAYBREAK, cluster, config, daybreak, decisions
+from tests.integration.test_daemon import cluster, config, daybreak, decisions
 
 __all__ = ["cluster", "config"]  # fixtures
-
-
-def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [DAYBREAK, *arguments], capture_output=True, text=True, check=False, cwd=cwd, timeout=180
-    )
 
 
 def whatif_settings(path: Path, settings: dict[str, Any], **workload: Any) -> Path:
@@ -57,7 +52,10 @@ def whatif_settings(path: Path, settings: dict[str, Any], **workload: Any) -> Pa
     ],
 )
 def test_every_command_has_help_with_an_example(command: list[str]) -> None:
-    shown = run(*command, "--help")
+    """A process that begins from nothing, since the others begin with all modules there."""
+    shown = subprocess.run(
+        [DAYBREAK, *command, "--help"], capture_output=True, text=True, check=False, timeout=60
+    )
     assert shown.returncode == 0
     if command not in ([], ["db"]):
         assert "Example: daybreak" in shown.stdout

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -26,11 +24,11 @@ from scaler.clock import SystemClock
 from storage import schema
 from storage.database import open_engine, prepare
 from storage.decisions import SqlDecisionStore, StoredDecision
+from tests.integration.commands import DAYBREAK, run
 from tests.integration.kubernetes_server import Drop, Fault, KubernetesServer
 from tests.integration.prometheus_server import LIVE, PrometheusServer
 from tests.integration.test_cluster import kubeconfig
 
-DAYBREAK = Path(sys.executable).parent / "daybreak"
 QUERY = f"sum(rate({LIVE}[1m]))"
 NAME = "grammar"
 
@@ -100,14 +98,7 @@ def daybreak(
 ) -> subprocess.CompletedProcess[str]:
     path = folder / "daybreak.yaml"
     path.write_text(yaml.safe_dump(config))
-    return subprocess.run(
-        [DAYBREAK, *arguments, "--config", path],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, **environment},
-    )
+    return run(*arguments, "--config", str(path), environment=environment)
 
 
 @contextmanager

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from simulator.sweep.frontier import UTILIZATIONS
-from tests.integration.test_cli import run
-from tests.integration.test_daemon import DAYBREAK
+from tests.integration.commands import DAYBREAK, run
 
 HOUR = ("--warmup-days", "0.5", "--end", "2026-03-02T13:00Z")
 

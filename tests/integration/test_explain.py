@@ -20,7 +20,7 @@ from storage.decisions import SqlDecisionStore
 from storage.reports.explanation import Explanation
 from storage.reports.lookup import Reference, explained, parse_reference
 from storage.reports.prose import explanation_document, explanation_text
-from tests.integration.test_verification import daybreak
+from tests.integration.commands import run
 from tests.log_builder import MIDNIGHT, OUTAGE, SURGE_AT, fill_log
 from tests.situations import NOON, flat_forecast, situation, window_forecast
 
@@ -233,19 +233,19 @@ def test_what_is_not_there_is_said_so(day: Engine, reference: str, expected: str
 
 def test_the_command_in_words_and_as_json(day: Engine, tmp_path: Path) -> None:
     url = str(day.url)
-    shown = daybreak("explain", "grammar@2026-03-16T08:00:00", "--database", url)
+    shown = run("explain", "grammar@2026-03-16T08:00:00", "--database", url)
     assert shown.returncode == 0, shown.stderr
     for heading in ("Inputs", "Forecast", "Steps", "What bound", "What happened then"):
         assert f"\n{heading}\n" in shown.stdout
-    document = json.loads(daybreak("explain", "17", "--database", url, "--json", "-").stdout)
+    document = json.loads(run("explain", "17", "--database", url, "--json", "-").stdout)
     assert document["id"] == 17
     path = tmp_path / "why.json"
-    daybreak("explain", "17", "--database", url, "--json", str(path))
+    run("explain", "17", "--database", url, "--json", str(path))
     assert json.loads(path.read_text()) == document
 
 
 def test_a_decision_that_is_not_there_is_bad_input(day: Engine) -> None:
-    ended = daybreak("explain", "nobody@2026-03-16", "--database", str(day.url))
+    ended = run("explain", "nobody@2026-03-16", "--database", str(day.url))
     assert ended.returncode == 2
     assert "there is no workload 'nobody'" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -254,6 +254,6 @@ def test_a_decision_that_is_not_there_is_bad_input(day: Engine) -> None:
 def test_a_decision_that_cannot_be_read_is_said_so(day: Engine) -> None:
     with day.begin() as connection:
         connection.execute(text("UPDATE decision SET context = x'00' WHERE id = 40"))
-    ended = daybreak("explain", "40", "--database", str(day.url))
+    ended = run("explain", "40", "--database", str(day.url))
     assert ended.returncode == 2
     assert "stored decision 40 cannot be read" in ended.stderr

@@ -17,7 +17,7 @@ import typer
 from scaler.cli import COMMANDS, build_app
 from scaler.cli.output import BadInputError, write_text
 from simulator.traces.whole_file import why_unwritable
-from tests.integration.test_cli import run
+from tests.integration.commands import run
 
 NOT_THERE = "--trace=/no/such/trace.csv"
 COMMANDS_THAT_WRITE = {

@@ -27,7 +27,8 @@ from storage.reports.export import audit_document
 from storage.reports.minutes import contexts_of, read_minutes
 from storage.retention import prune
 from storage.verification import verify
-from tests.integration.test_verification import daybreak, load_version_1
+from tests.integration.commands import run
+from tests.integration.test_verification import load_version_1
 from tests.log_builder import MIDNIGHT, OUTAGE, fill_log
 from tests.situations import NOON, flat_forecast, situation
 
@@ -249,7 +250,7 @@ def test_what_stays_after_pruning_verifies_and_goes_on(log: Engine) -> None:
     assert found.sound
     assert (found.minutes, found.unverifiable_minutes) == (60, 299 + 119)
     assert found.pruned_entries == 2 * (897 + 119)
-    told = daybreak("verify", "--database", str(log.url))
+    told = run("verify", "--database", str(log.url))
     assert "not verifiable: 2,032 entries that were pruned, and 418 minutes" in told.stdout
     store = SqlDecisionStore(log)
     assert store.last_epoch("grammar") == 1_080
@@ -320,7 +321,7 @@ def test_a_log_of_version_1_is_summed_up_by_upgrading(database_url: str) -> None
     engine = open_engine(database_url)
     load_version_1(engine)
     engine.dispose()
-    ended = daybreak("db", "upgrade", "--database", database_url)
+    ended = run("db", "upgrade", "--database", database_url)
     assert ended.returncode == 0, ended.stderr
     assert f"0001 -> {head()}" in ended.stdout
     engine = open_engine(database_url)
@@ -334,11 +335,9 @@ def test_a_log_of_version_1_is_summed_up_by_upgrading(database_url: str) -> None
 
 def test_the_command_prunes_and_tells(log: Engine) -> None:
     url = str(log.url)
-    ended = daybreak("db", "prune", "--keep-days", "0.041666", "--database", url)
+    ended = run("db", "prune", "--keep-days", "0.041666", "--database", url)
     assert ended.returncode == 0, ended.stderr
     assert "deleted 1,016 decisions, 0 minutes, 0 models" in ended.stdout
-    refused = daybreak(
-        "db", "prune", "--keep-days", "2", "--keep-minute-days", "1", "--database", url
-    )
+    refused = run("db", "prune", "--keep-days", "2", "--keep-minute-days", "1", "--database", url)
     assert refused.returncode == 2
     assert "minutes must stay as long as decisions at least (2), got 1" in refused.stderr

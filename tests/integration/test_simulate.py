@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from simulator.traces.trace_file import read_trace
-from tests.integration.test_cli import run, whatif_settings
+from tests.integration.commands import run
+from tests.integration.test_cli import whatif_settings
 
 ROOT = Path(__file__).parents[2]
 MORNING = ("--warmup-days", "2", "--end", "2026-03-04T12:00")

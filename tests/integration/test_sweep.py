@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from scaler.settings import load_settings
-from tests.integration.test_cli import run, whatif_settings
+from tests.integration.commands import run
+from tests.integration.test_cli import whatif_settings
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from scaler.settings import load_settings
 from simulator.traces.edit import with_surge
 from simulator.traces.generate import Diurnal, generate
 from simulator.traces.trace_file import TraceError, write_trace
+from tests.integration.commands import run
 from tests.integration.prometheus_server import GATEWAY, PrometheusServer
-from tests.integration.test_cli import run
 from tests.integration.test_daemon import workload
 from tests.traffic import MONDAY
 

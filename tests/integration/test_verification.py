@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -25,7 +24,7 @@ from storage.database import open_engine, upgrade
 from storage.decisions import SqlDecisionStore
 from storage.rollups import MINUTE_COLUMNS
 from storage.verification import Verification, verify
-from tests.integration.test_daemon import DAYBREAK
+from tests.integration.commands import run
 from tests.log_builder import MIDNIGHT, fill_log
 from tests.situations import settings, situation
 
@@ -382,23 +381,17 @@ def test_a_log_of_version_1_is_chained_and_verifies(database_url: str) -> None:
     engine.dispose()
 
 
-def daybreak(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [DAYBREAK, *arguments], capture_output=True, text=True, check=False, timeout=180
-    )
-
-
 def test_the_command_tells_and_ends_with_the_answer(log: Engine) -> None:
     url = str(log.url)
-    sound = daybreak("verify", "--database", url)
+    sound = run("verify", "--database", url)
     assert sound.returncode == 0, sound.stderr
     assert "180 decisions recomputed alike; 360 entries" in sound.stdout
     assert "88 minutes are summed up as their decisions say" in sound.stdout
     tamper(log, "UPDATE decision SET desired = desired + 1 WHERE id = 47")
-    broken = daybreak("verify", "--database", url)
+    broken = run("verify", "--database", url)
     assert broken.returncode == 1
     assert "Altered: decision 47 was altered (workload 'grammar')" in broken.stdout
-    ended = daybreak("verify", "--database", url, "--json", "-")
+    ended = run("verify", "--database", url, "--json", "-")
     document = json.loads(ended.stdout)
     assert ended.returncode == 1
     assert document["sound"] is False
@@ -423,7 +416,7 @@ def test_the_command_tells_and_ends_with_the_answer(log: Engine) -> None:
 )
 def test_bad_input_is_named(log: Engine, arguments: list[str], expected: str) -> None:
     given = arguments if arguments[0] != "--since" else [*arguments, "--database", str(log.url)]
-    ended = daybreak("verify", *given)
+    ended = run("verify", *given)
     assert ended.returncode == 2
     assert expected in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -450,6 +443,6 @@ def test_hostile_figures_go_through_the_chain(engine: Engine) -> None:
     ],
 )
 def test_a_check_of_nothing_is_not_sound(log: Engine, span: tuple[str, ...], said: str) -> None:
-    ended = daybreak("verify", "--database", str(log.url), *span)
+    ended = run("verify", "--database", str(log.url), *span)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert said in ended.stderr

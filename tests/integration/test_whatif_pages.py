@@ -14,8 +14,8 @@ from simulator.sweep.results import Point
 from simulator.sweep.standings import verdict
 from simulator.traces.generate import Diurnal, generate
 from simulator.traces.trace_file import write_trace
+from tests.integration.commands import run
 from tests.integration.test_browser import Browser, addresses, browser, size
-from tests.integration.test_cli import run
 from tests.integration.test_report import Page, assert_inert
 from tests.traffic import MONDAY
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_cli import run
-from tests.integration.test_daemon import DAYBREAK, wait_for
+from tests.integration.commands import DAYBREAK, run
+from tests.integration.test_daemon import wait_for
 
 
 def children(process: int) -> set[int]:
