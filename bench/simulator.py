@@ -28,8 +28,8 @@ from bench.run import machine
 from bench.runs import run_of
 from bench.simpy_models import Served, Traffic, resource_a_request, step_a_event
 from bench.simulator_day import Day, days_at_once, scenario
+from forecaster.compiled import compiled
 from scaler.workers import quiet_logs
-from simulator.engines.compiled import compiled
 from simulator.engines.exact import ExactEngine
 from simulator.pod import PROFILES, PodProfile
 from simulator.whatif import run_one

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from forecaster.calibration import ScaleRegression, scales_from
+from forecaster.compiled import as_python
 from forecaster.demand import Demand, Ints
 from forecaster.features import EDGE_FIGURES, Layout, features_from
 from forecaster.forecast import Parameters, Window
@@ -96,7 +96,7 @@ def _stacked(
     return places, low, high, mean, weights, intercepts
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _say(demand, layout, direct, weights, regression, out):  # type: ignore[no-untyped-def]
     logs, local, day_type, origins = demand
     shape, lags, firsts, lasts = layout
@@ -123,7 +123,7 @@ def _say(demand, layout, direct, weights, regression, out):  # type: ignore[no-u
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _blend(said, weights, out):  # type: ignore[no-untyped-def]
     for row in range(out.shape[0]):
         for window in range(out.shape[1]):

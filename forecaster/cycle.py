@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from forecaster.calendar import DAY_SECONDS, WEEK_SECONDS
+from forecaster.compiled import as_python
 from forecaster.demand import Demand, Ints
 from forecaster.forecast import Parameters, Window
 from forecaster.history import Floats
@@ -104,7 +104,7 @@ def locate(
     return located
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def profile_at(profile, local):  # type: ignore[no-untyped-def]
     """The profile at a local second, on straight lines between the middles of its slots."""
     slots = len(profile)
@@ -114,7 +114,7 @@ def profile_at(profile, local):  # type: ignore[no-untyped-def]
     return profile[low % slots] * (1.0 - share) + profile[(low + 1) % slots] * share
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _ahead_weights(lags, slots):  # type: ignore[no-untyped-def]
     """Row h maps the newest deviations, newest first, to what is expected in slot h."""
     count = len(lags)
@@ -129,7 +129,7 @@ def _ahead_weights(lags, slots):  # type: ignore[no-untyped-def]
     return rows
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _newest(logs, local, origin, shape, profile, found):  # type: ignore[no-untyped-def]
     """Mean deviations of the newest slots, newest first; an unknown one is as the known ones are
     on average. False where none is known."""
@@ -153,7 +153,7 @@ def _newest(logs, local, origin, shape, profile, found):  # type: ignore[no-unty
     return known > 0
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _locate(  # type: ignore[no-untyped-def]
     logs, local, origins, shape, profile, ahead, firsts, lasts, located
 ):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
+from forecaster.compiled import as_python
 from forecaster.demand import Ints, trailing_peaks
 from forecaster.forecast import HOURLY_SECONDS, Spare, Window
 from forecaster.history import Floats
@@ -88,7 +88,7 @@ def hourly_jumps(logs: Floats, origins: Ints, step_seconds: int, window: Window)
     return np.asarray(_hourly_jumps(logs, origins, hour, hours, *span), dtype=np.float64)
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _hourly_jumps(logs, origins, hour, hours, first, last):  # type: ignore[no-untyped-def]
     """Origins that lie whole hours apart share the jumps between them."""
     jumps, found = np.zeros(len(origins)), np.full(len(logs) + 1, np.nan)
@@ -104,7 +104,7 @@ def _hourly_jumps(logs, origins, hour, hours, first, last):  # type: ignore[no-u
     return jumps
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _jump(logs, origin, first, last):  # type: ignore[no-untyped-def]
     newest, highest = logs[origin - 1], -np.inf
     for step in range(origin + first, origin + last):

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numba
 import numpy as np
 
 from forecaster.calendar import DAY_SECONDS
+from forecaster.compiled import as_python
 from forecaster.demand import Demand, Ints
 from forecaster.features import Layout, Seen, layout_for, seen_from
 from forecaster.forecast import ForecastError, Parameters, Window
@@ -204,7 +204,7 @@ def _solve(gram: Floats, moment: Floats, penalty: float) -> Floats:
     return np.asarray(np.linalg.solve(gram + np.diag(ridge), moment), dtype=np.float64)
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def located_from(features, level, low, high, mean, weights, intercept, out):  # type: ignore[no-untyped-def]
     """One order of summation for one origin or many: the same bits either way."""
     for row in range(len(level)):

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-import numba
 import numpy as np
 
 from forecaster.calendar import DAY_SECONDS, WEEK_SECONDS
+from forecaster.compiled import as_python
 from forecaster.cycle import FIT_DAYS
 from forecaster.demand import Demand, Ints
 from forecaster.forecast import ForecastError, Parameters, Window
@@ -133,7 +133,7 @@ def _seasons(means: Floats, slots: Ints, length: int) -> tuple[Floats, Floats]:
     return seasons[0], seasons[1]
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _slot_means(logs, local, length):  # type: ignore[no-untyped-def]
     """Mean log rate (NaN for none), number and end (a step) of each slot, in the order of time."""
     means = np.empty(len(logs))
@@ -157,7 +157,7 @@ def _slot_means(logs, local, length):  # type: ignore[no-untyped-def]
     return means[:count], slots[:count], ends[:count]
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _innovation(deviation, error, lasting, clip):  # type: ignore[no-untyped-def]
     """What is new about a deviation from the states, clipped; nothing where it is not known."""
     if deviation != deviation:
@@ -165,7 +165,7 @@ def _innovation(deviation, error, lasting, clip):  # type: ignore[no-untyped-def
     return min(max(deviation - lasting * error, -clip), clip)
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _follow(mean, slot, rates, clip, now, day, week):  # type: ignore[no-untyped-def]
     """Move the states on by one slot; returns its one-step error."""
     in_day, in_week = slot % len(day), slot % len(week)
@@ -180,13 +180,13 @@ def _follow(mean, slot, rates, clip, now, day, week):  # type: ignore[no-untyped
     return new
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _follow_all(means, slots, rates, clip, now, day, week):  # type: ignore[no-untyped-def]
     for k in range(len(means)):
         _follow(means[k], slots[k], rates, clip, now, day, week)
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _losses(means, slots, scored, candidates, clip, now, day, week):  # type: ignore[no-untyped-def]
     losses = np.zeros(len(candidates))
     for candidate in range(len(candidates)):
@@ -199,7 +199,7 @@ def _losses(means, slots, scored, candidates, clip, now, day, week):  # type: ig
     return losses
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _season_at(day, week, at):  # type: ignore[no-untyped-def]
     """On straight lines between the middles of slots, `at` in slots."""
     low = int(np.floor(at - 0.5))
@@ -209,7 +209,7 @@ def _season_at(day, week, at):  # type: ignore[no-untyped-def]
     return before * (1.0 - share) + after * share
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _locate(  # type: ignore[no-untyped-def]
     logs, local, shape, seen, learned, states, order, origins, windows, located
 ):

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from forecaster.calendar import DAY_SECONDS
+from forecaster.compiled import as_python
 from forecaster.cycle import FIT_DAYS
 from forecaster.demand import Demand, Ints
 from forecaster.forecast import ForecastError, Parameters, Window
@@ -81,7 +81,7 @@ def _seen(
     return located
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _same_clock(local, origin, days, steps_per_day):  # type: ignore[no-untyped-def]
     """The origin at the same wall-clock time some days before; negative where there is none."""
     back = origin - 1 - days * steps_per_day
@@ -92,7 +92,7 @@ def _same_clock(local, origin, days, steps_per_day):  # type: ignore[no-untyped-
     return back + 1 if 0 <= back < origin - 1 else -1
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _level(logs, origin, then, steps):  # type: ignore[no-untyped-def]
     """The mean difference of the newest steps to those before `then`; NaN where fewer than half
     are known on both sides."""
@@ -106,7 +106,7 @@ def _level(logs, origin, then, steps):  # type: ignore[no-untyped-def]
     return total / known if 2 * known >= steps else np.nan
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _locate(logs, local, origins, shape, windows, damping, located):  # type: ignore[no-untyped-def]
     season, steps_per_day, level_steps = shape
     for row in range(len(origins)):

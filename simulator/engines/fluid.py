@@ -15,8 +15,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from forecaster.compiled import compiled
 from forecaster.history import Floats
-from simulator.engines.compiled import compiled
 from simulator.engines.engine import NO_RETRIES, Minutes, Retries, Seconds
 from simulator.pod import PodProfile
 from simulator.traces.arrivals import poisson_counts

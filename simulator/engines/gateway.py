@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulator.engines.compiled import compiled, inlined
+from forecaster.compiled import compiled, inlined
 from simulator.engines.layout import (
     COUNT_SHIFT,
     GATE_HEAD,

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from forecaster.compiled import compiled
 from forecaster.history import Floats
-from simulator.engines.compiled import compiled
 
 TICK_SECONDS = 1.024e-6
 OCTAVES = 30

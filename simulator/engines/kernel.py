@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulator.engines.compiled import compiled, inlined
+from forecaster.compiled import compiled, inlined
 from simulator.engines.gateway import dispatch
 from simulator.engines.histogram import WIDTH, bucket_of
 from simulator.engines.layout import (

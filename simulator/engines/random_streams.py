@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from simulator.engines.compiled import compiled
+from forecaster.compiled import compiled
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 ARRIVALS, ROUTES, LENGTHS, CLIENTS = (np.uint64(number) for number in range(1, 5))

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from forecaster.compiled import compiled
 from forecaster.history import Floats
 from simulator.balancers import Balancer
-from simulator.engines.compiled import compiled
 from simulator.engines.layout import F64, I64, LEAST_LOADED, P2C, P2C_LOCAL, RANDOM, ROUND_ROBIN
 from simulator.engines.routing import NUMBERS
 from simulator.pod import PodProfile

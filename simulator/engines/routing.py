@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from forecaster.compiled import compiled, inlined
 from simulator.balancers import Balancing
-from simulator.engines.compiled import compiled, inlined
 from simulator.engines.layout import (
     BEFORE,
     COUNT_SHIFT,

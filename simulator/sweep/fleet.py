@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulator.engines.compiled import compiled
+from forecaster.compiled import compiled
 from simulator.engines.fluid import still_waiting
 
 READY, STARTING, OLDEST, BACKLOG, POD_SECONDS = range(5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulator.engines.compiled import allocating, compiled
+from forecaster.compiled import allocating, compiled
 from simulator.sweep import fleet, rules
 
 PREDICTIVE, ASYMMETRIC, HPA, KNATIVE, FIXED = range(5)

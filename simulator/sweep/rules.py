@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from forecaster import forecast
+from forecaster.compiled import compiled
 from policies import capacity, predictive
 from policies.peers import asymmetric_concurrency, hpa_rules, knative_kpa
-from simulator.engines.compiled import compiled
 
 with_margin = compiled(forecast.with_margin)
 rate_per_replica = compiled(capacity.rate_per_replica)
