@@ -11,7 +11,7 @@ from simulator.fleet import FleetSettings
 from simulator.lifecycle import Lifecycle, constant_cold_start
 from simulator.pace import pace_of
 from simulator.pod import PROFILES
-from simulator.replay import Scenario, first_replicas, policy_defaults, static_peak
+from simulator.replay import Scenario, first_replicas, policy_defaults, static_peak, usual_most
 from simulator.traces.edit import scaled_to_peak
 from simulator.traces.trace_file import read_trace
 from simulator.whatif import Run
@@ -53,7 +53,7 @@ def run_of(
             "target": {"name": "bench", "mode": "shadow"},
             "demand": {"query": "trace"},
             "capacity": {"qpsPerReplica": capacity, "saturationQps": profile.saturation_qps},
-            "maxReplicas": 2 * peak + 2,
+            "maxReplicas": usual_most(scenario, capacity),
             "leadTime": {
                 "p50Seconds": cold_seconds,
                 "p95Seconds": cold_seconds,

@@ -187,6 +187,15 @@ def complete_parameters(
     return {**told, **own}
 
 
+def usual_most(scenario: Scenario, qps_per_replica: float) -> int:
+    """`maxReplicas` where nobody gave it: twice what the highest minute of the whole trace needs.
+
+    Of the days before the scored ones as well: within a bound that past days exceed, their replay
+    finds no margin that keeps a target.
+    """
+    return 2 * int(-(-float(np.nanmax(scenario.traffic.values)) // qps_per_replica)) + 2
+
+
 def static_peak(scenario: Scenario, qps_per_replica: float) -> int:
     """Replicas that carry the highest minute of the scenario, known only afterwards."""
     step = timedelta(seconds=scenario.traffic.step_seconds)

@@ -29,6 +29,7 @@ from simulator.replay import (
     first_replicas,
     policy_defaults,
     static_peak,
+    usual_most,
 )
 from simulator.schedules import hourly_schedules
 from simulator.traces.edit import cut, scaled_to_peak
@@ -130,7 +131,7 @@ def run_of(name: str, scenario: Scenario, setting: Setting) -> Run:
             "saturationQps": setting.profile.saturation_qps,
         },
         "minReplicas": 1,
-        "maxReplicas": 2 * peak + 2,
+        "maxReplicas": usual_most(scenario, capacity),
         "leadTime": {
             "p50Seconds": setting.cold_start.quantile(0.5),
             "p95Seconds": setting.cold_start.quantile(0.95),
