@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
+from forecaster.compiled import as_python
 from forecaster.demand import Ints
 from forecaster.features import Seen
 from forecaster.forecast import Window
@@ -100,7 +100,7 @@ def scale_design(seen: Seen, low: Floats, high: Floats, mean: Floats, spread: Fl
     return np.hstack([standard, np.minimum(recent, MAX_CHANGE), np.ones((len(part), 1))])
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def scales_from(features, columns, recent, low, high, mean, spread, weights, out):  # type: ignore[no-untyped-def]
     """exp of the design of `scale_design` times the weights, row by row."""
     width = len(columns)
@@ -238,7 +238,7 @@ def mix(errors: Floats, scales: Floats, usual: Floats, levels: Floats, state: Fl
         state[window, MIX:] = np.array(MINUTE_SHARES)[losses.argmin(axis=0)]
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _losses(error, width, level, scores, out):  # type: ignore[no-untyped-def]
     out[:] = 0.0
     for row in range(len(error)):
@@ -248,7 +248,7 @@ def _losses(error, width, level, scores, out):  # type: ignore[no-untyped-def]
             out[k] += max(LEVELS[k] * short, (LEVELS[k] - 1.0) * short)
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _mixed(scale, usual, share):  # type: ignore[no-untyped-def]
     return scale ** (1.0 - share) * usual**share
 
@@ -275,7 +275,7 @@ def _scores(scores: Floats) -> Floats:
     return np.asarray(np.maximum.accumulate(found), dtype=np.float64)
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def scale_now(state, clock, regression):  # type: ignore[no-untyped-def]
     """Root mean square of what errors have been and what the regression says of now, at a minute
     of the day."""
@@ -285,25 +285,27 @@ def scale_now(state, clock, regression):  # type: ignore[no-untyped-def]
     return np.sqrt((1.0 - state[SHARE]) * now + state[SHARE] * state[STEADY])
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def usual_now(state, clock):  # type: ignore[no-untyped-def]
     """Root mean square of the errors at this minute of the hour."""
     return np.sqrt(max(SCALE_FLOOR * SCALE_FLOOR, state[MINUTE + clock % MINUTES]))
 
 
-@numba.njit(cache=True, nogil=True)
-def quantiles_at(state, located, scale, clock, offset, rates):  # type: ignore[no-untyped-def]
-    """Rates at each of `LEVELS` of one window, none below the one before it."""
+@as_python
+def quantiles_at(state, located, scale, clock, most, offset, rates):  # type: ignore[no-untyped-def]
+    """Rates at each of `LEVELS` of one window, none below the one before it or above the log rate
+    `most`."""
     usual = usual_now(state, clock)
     highest = 0.0
     for k in range(len(rates)):
         share = state[MIX + k]
         width = _mixed(scale, usual, share) if share > 0.0 else scale
-        highest = max(highest, np.exp(located + state[SCORE + k] * width) - offset)
+        said = min(located + state[SCORE + k] * width, most)
+        highest = max(highest, np.exp(said) - offset)
         rates[k] = highest
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def feed(state, error, scale, usual, clock, rates, tracking):  # type: ignore[no-untyped-def]
     """One window's error has become known: `scale` and `usual` are what was said of it then, at a
     minute of the day."""
@@ -323,14 +325,14 @@ def feed(state, error, scale, usual, clock, rates, tracking):  # type: ignore[no
     _follow(state, CERTAIN, plain, LEVELS[CERTAIN_LEVEL], tracking)
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _follow(state, place, score, level, tracking):  # type: ignore[no-untyped-def]
     over = 1.0 if score > state[place] else 0.0
     moved = state[place] + tracking * (over - (1.0 - level))
     state[place] = min(max(moved, -MAX_SCORE), MAX_SCORE)
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def advance(  # type: ignore[no-untyped-def]
     logs,
     known,
@@ -400,7 +402,7 @@ def advance(  # type: ignore[no-untyped-def]
         )
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _feed_until(  # type: ignore[no-untyped-def]
     logs,
     known,

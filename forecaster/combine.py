@@ -7,7 +7,7 @@ recur by the clock, and falls that no earlier forecast announced. Knows no membe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
@@ -18,7 +18,7 @@ from forecaster.blend import blended
 from forecaster.calendar import Calendar
 from forecaster.calibration import Rates
 from forecaster.demand import Demand, Ints, demand_of, log_offset
-from forecaster.features import Seen, layout_for, seen_from
+from forecaster.features import WEEKLY_EDGES, Seen, layout_for, seen_from
 from forecaster.floors import announced_until, edge_floor, expected_floor, rise_floor, steep_rise
 from forecaster.forecast import (
     FittedModel,
@@ -100,7 +100,7 @@ class Rehearsal:
 
     Shapes: `located`, `scales` and `means` (the mean error of about a day) are (rows, windows and
     past days' edges), in log rate; `state` is where they end. `steep` is what counts as a steep
-    rise in it, in log rate a step.
+    rise in it, in log rate a step. Where the model is not `trusted`, no decision goes by any of it.
     """
 
     demand: Demand
@@ -111,6 +111,7 @@ class Rehearsal:
     means: Floats
     state: Floats
     steep: float
+    trusted: bool
 
     def window(self, name: str) -> Floats:
         """A row an origin: median, scale, floor and the floor's scale, rates in requests a
@@ -131,13 +132,27 @@ class Rehearsal:
         self, order: Window, located: Floats, scale: Floats
     ) -> tuple[Floats, Floats]:
         certain = self.state[0, calibration.CERTAIN]
-        edge, spread = edge_floor(self.seen, located, scale, certain, self.means[:, -1])
+        seen = replace(self.seen, edges=self._edges_as_known_today())
+        edge, spread = edge_floor(seen, located, scale, certain, self.means[:, -1])
+        edge = np.minimum(edge, self.demand.most_expected(self.origins))
         back = -(-order.last // self._stride)
         announced = np.full(len(located), np.nan)
         announced[back:] = announced_until(located, scale, edge)[:-back]
         step = self.demand.step_seconds
         rise = rise_floor(self.demand.logs, self.origins, step, order.last, self.steep, announced)
         return np.maximum(edge, rise), np.where(rise > edge, 0.0, spread)
+
+    def _edges_as_known_today(self) -> Floats:
+        """What is seen by now to recur on a weekday was not seen in the first weeks of the history:
+        they would ask for a margin that no later day needs."""
+        edges = self.seen.edges.copy()
+        week = 7 * self.demand.steps_per_day // self._stride
+        for later in (2 * week, week):
+            unknown = np.isnan(edges[:-later, WEEKLY_EDGES])
+            np.copyto(
+                edges[:-later, WEEKLY_EDGES], self.seen.edges[later:, WEEKLY_EDGES], where=unknown
+            )
+        return edges
 
     def hourly_jumps(self, name: str) -> Floats:
         """Of each row, see `spare.hourly_jumps`."""
@@ -217,7 +232,9 @@ class Combined:
             said, failures = [*said, *of_far], [*failures, *more]
         weights = _weights_by_window(said, demand, far, origins, every)
         located = blended(np.stack([each.located for each in said]), weights)
+        located = np.minimum(located, demand.most_expected(origins)[:, None])
         skill = _skill(located[:, 0], demand.peaks(windows[0], origins), demand, origins)
+        trusted = skill > 0 or not self.guarded
         judged = _without_understudies(located, said, weights, demand, origins)
         parameters, rehearsal = _calibrated(demand, origins, seen, located, judged, len(windows))
         fitted = FittedModel(
@@ -239,10 +256,10 @@ class Combined:
                 for each in said
             ),
             skill=skill,
-            trusted=skill > 0 or not self.guarded,
+            trusted=trusted,
             failures=(*failures, *(() if skill > 0 else ("no better than the last value",))),
         )
-        return fitted, rehearsal
+        return fitted, replace(rehearsal, trusted=trusted)
 
     def _learned(self, history: TrafficHistory) -> tuple[TrafficHistory, list[list[float]]]:
         """What may be learned from, and what may not: start and end of each stretch since 1970."""
@@ -407,7 +424,7 @@ def _calibrated(
     windows = seen.layout.windows
     peaks = np.column_stack([demand.peaks(window, origins) for window in windows])
     peaks = np.column_stack([peaks, peaks[:, 0]])
-    edges = seen.level + seen.edges[:, 0]
+    edges = np.minimum(seen.level + seen.edges[:, 0], demand.most_expected(origins))
     judged, located = np.column_stack([judged, edges]), np.column_stack([located, edges])
     errors = peaks - judged
     regression = calibration.fit_scale(seen, errors[:, :asked])
@@ -443,18 +460,26 @@ def _calibrated(
     parameters: dict[str, float | str | list[float] | list[list[float]]] = {
         "stride": float(stride),
         "steep": steep,
+        "highest": float(np.nanmax(demand.logs)),
         "state": state.tolist(),
         **{f"scale_{name}": getattr(regression, name).tolist() for name in calibration.REGRESSION},
     }
-    rehearsal = Rehearsal(demand, origins, seen, located, scales, means, state, steep)
+    rehearsal = Rehearsal(demand, origins, seen, located, scales, means, state, steep, trusted=True)
     return parameters, rehearsal
 
 
 def _skill(located: Floats, peaks: Floats, demand: Demand, origins: Ints) -> float:
-    """1 - pinball loss / that of the last value, which is what a reactive rule goes by."""
+    """1 - pinball loss / that of the last value, which is what a reactive rule goes by.
+
+    Errors count as far as calibration counts them: a fall to nothing, which nobody foresees, would
+    outweigh a week.
+    """
     week = slice(-7 * 1440, None)
-    errors = (peaks - located)[week]
-    naive = (peaks - demand.logs[origins - 1])[week]
+    last = demand.logs[origins - 1]
+    errors, naive = (
+        np.clip((peaks - said)[week], -calibration.MOST_FALL, calibration.MAX_CHANGE)
+        for said in (located, last)
+    )
     known = np.isfinite(errors) & np.isfinite(naive)
     if not known.any():
         raise ForecastError("no window has ended yet to measure skill on")

@@ -5,6 +5,7 @@ Knows logs, gaps and clock time. Knows no model.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,9 @@ Ints = npt.NDArray[np.int64]
 
 OFFSET_RATIO = 1e-3
 """Of the median rate; added before the log, so that log(0) exists and forecasts are scale-free."""
+MOST_EXPECTED, MOST_POSSIBLE = math.log(2.0), math.log(3.0)
+"""Log rate by which what is expected, and the highest quantile of it, may exceed all that was seen.
+Growths of days that began from nothing, added to a rate that is there already, know no bound."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +50,11 @@ class Demand:
         """The first `cut` steps."""
         parts = (self.logs[:cut], self.local[:cut], self.day_type[:cut])
         return Demand(*parts, self.step_seconds, self.offset)
+
+    def most_expected(self, origins: Ints) -> Floats:
+        """The log rate that nothing which is said from each origin goes beyond."""
+        highest: Floats = np.fmax.accumulate(self.logs)[origins - 1]
+        return highest + MOST_EXPECTED
 
     def peaks(self, window: Window, origins: Ints) -> Floats:
         """The highest known log rate of the window after each origin; NaN where it is not known

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numba
 import numpy as np
 
+from forecaster.compiled import as_python
 from forecaster.demand import Demand, Ints
 from forecaster.forecast import Window
 from forecaster.history import Floats
@@ -30,7 +30,8 @@ DAY_OFF_HARMONICS = 3
 SLOPE_SECONDS = 1800
 VOLATILITY_HALF_LIFE_SECONDS = 600
 VOLATILITY_FLOOR = 1e-4
-EDGE_FIGURES = 4
+EDGE_WEEKS, MIN_EDGE_WEEKS = 3, 2
+EDGE_FIGURES, WEEKLY_EDGES = 6, slice(4, 6)
 MIN_EDGE_DAYS = 3
 
 
@@ -115,7 +116,8 @@ def layout_for(step_seconds: int, windows: Sequence[Window]) -> Layout:
 class Seen:
     """What was seen from each origin: `level` is the present log rate (NaN where not known),
     `features` has a row an origin, `edges` holds median, lower quartile and spread of the first
-    window's growth on past days, and how many days there were."""
+    window's growth on past days, how many days there were, and the least and the most of its growth
+    on the same weekday of past weeks (NaN under two)."""
 
     layout: Layout
     level: Floats
@@ -145,7 +147,7 @@ def seen_from(demand: Demand, layout: Layout, origins: Ints) -> Seen:
     return Seen(layout, level, features, edges)
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _mean(logs, first, last):  # type: ignore[no-untyped-def]
     total = 0.0
     known = 0
@@ -156,7 +158,7 @@ def _mean(logs, first, last):  # type: ignore[no-untyped-def]
     return total / known if known > 0 else np.nan
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _peak(logs, first, last):  # type: ignore[no-untyped-def]
     high = np.nan
     for i in range(max(first, 0), min(last, len(logs))):
@@ -165,7 +167,7 @@ def _peak(logs, first, last):  # type: ignore[no-untyped-def]
     return high
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _level(logs, origin, unit):  # type: ignore[no-untyped-def]
     """Mean log rate of the newest minute, or of the newest of four that is known at all."""
     for back in range(4):
@@ -175,7 +177,7 @@ def _level(logs, origin, unit):  # type: ignore[no-untyped-def]
     return np.nan
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _volatility(logs, origin, hour, decay):  # type: ignore[no-untyped-def]
     weight = 1.0
     total = 0.0
@@ -189,7 +191,7 @@ def _volatility(logs, origin, hour, decay):  # type: ignore[no-untyped-def]
     return total / weights if weights > 0 else np.nan
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _same_clock(local, origin, days, step_seconds):  # type: ignore[no-untyped-def]
     """The origin at the same wall-clock time some days before; negative where there is none.
 
@@ -206,7 +208,7 @@ def _same_clock(local, origin, days, step_seconds):  # type: ignore[no-untyped-d
     return back + 1
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def features_from(  # type: ignore[no-untyped-def]
     logs, local, day_type, origins, shape, lags, firsts, lasts, level, features, edges
 ):
@@ -271,7 +273,7 @@ def features_from(  # type: ignore[no-untyped-def]
         )
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _growth(logs, local, origin, days, first, last, unit, step_seconds):  # type: ignore[no-untyped-def]
     """How far the window's peak stood above the level at this clock time, some days ago; NaN
     where that window has not ended yet."""
@@ -281,7 +283,7 @@ def _growth(logs, local, origin, days, first, last, unit, step_seconds):  # type
     return _peak(logs, then + max(first, -unit), then + last) - _level(logs, then, unit)
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _same_type(  # type: ignore[no-untyped-def]
     logs, local, day_type, origin, first, last, unit, step_seconds, out, column
 ):
@@ -302,12 +304,14 @@ def _same_type(  # type: ignore[no-untyped-def]
     out[column + 1] = high
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _edge(  # type: ignore[no-untyped-def]
     logs, local, day_type, origin, first, last, unit, step_seconds, growths, out
 ):
     """Median, lower quartile and spread of past growths at this clock: days of the same type,
-    all days where those are fewer than three."""
+    all days where those are fewer than three. Beside them the least and the most of the same
+    weekday's: what comes on some working days only is no edge of most of them."""
+    _same_weekday(logs, local, origin, first, last, unit, step_seconds, out)
     known = 0
     for strict in range(2):
         known = _collect(
@@ -337,7 +341,21 @@ def _edge(  # type: ignore[no-untyped-def]
         out[2] = np.std(growths[:known])
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
+def _same_weekday(logs, local, origin, first, last, unit, step_seconds, out):  # type: ignore[no-untyped-def]
+    known = 0
+    least, most = np.inf, -np.inf
+    for weeks in range(1, EDGE_WEEKS + 1):
+        growth = _growth(
+            logs, local, origin, 7 * weeks, first - unit, last + unit, unit, step_seconds
+        )
+        if growth == growth:
+            known += 1
+            least, most = min(least, growth), max(most, growth)
+    out[4], out[5] = (least, most) if known >= MIN_EDGE_WEEKS else (np.nan, np.nan)
+
+
+@as_python
 def _collect(  # type: ignore[no-untyped-def]
     logs, local, day_type, origin, first, last, unit, step_seconds, same_type, growths
 ):
@@ -353,7 +371,7 @@ def _collect(  # type: ignore[no-untyped-def]
     return known
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _quantile(ordered, level):  # type: ignore[no-untyped-def]
     at = level * (len(ordered) - 1)
     low = int(at)

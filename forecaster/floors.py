@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from forecaster.calendar import DAY_SECONDS
+from forecaster.compiled import as_python
 from forecaster.demand import Ints
 from forecaster.features import MIN_EDGE_DAYS, Seen
 from forecaster.history import Floats
@@ -27,7 +27,9 @@ COLLAPSE, COLLAPSE_ERRORS = 0.7, 4.0
 its own below what the farthest of them expected."""
 CERTAINTY = 2.0
 """An edge is scheduled where three quarters of past days rose more than the forecast says with at
-least this many scales added."""
+least this many scales added, or all of the same weekday's with twice as many."""
+WEEKLY_RISE = 0.2
+"""Log rate from which on what few weeks have seen is an edge and no chance."""
 RISE_SECONDS = 15
 """Means over this long are compared, twice in a row: a jump alone is no rise that goes on."""
 STEEP_LEVEL = 0.997
@@ -62,7 +64,7 @@ def edge_floor(
     return np.asarray(floors[0]), np.asarray(floors[1])
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _edge_floors(edges, level, located, scale, certain, own_error):  # type: ignore[no-untyped-def]
     floors = np.empty((2, len(located)))
     for row in range(len(located)):
@@ -72,13 +74,17 @@ def _edge_floors(edges, level, located, scale, certain, own_error):  # type: ign
     return floors
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def edge_at(edges, level, located, scale, certain, own_error):  # type: ignore[no-untyped-def]
     """One row: in full, with its spread, where the lower quartile of past days lies `certain`
-    scales above the forecast; less half its own mean error elsewhere; minus infinity with under
-    three days."""
+    scales above the forecast, or the least of the same weekday's twice as many; less half its own
+    mean error elsewhere; minus infinity with under three days."""
     growth, low, spread, days = edges[0], edges[1], edges[2], edges[3]
-    scheduled = level + low > located + max(certain, CERTAINTY) * scale
+    weekly, highest = edges[4], edges[5]
+    beyond = max(certain, CERTAINTY) * scale
+    scheduled = level + low > located + beyond and days >= MIN_EDGE_DAYS
+    if not scheduled and weekly > WEEKLY_RISE and level + weekly > located + 2.0 * beyond:
+        return level + highest, highest - weekly
     floor = level + growth - (0.0 if scheduled else EDGE_DISTRUST * own_error)
     if days < MIN_EDGE_DAYS or not np.isfinite(floor):
         return -np.inf, 0.0
@@ -93,7 +99,7 @@ def expected_floor(expected: Floats, own_error: Floats, present: Floats) -> tupl
     return np.asarray(floors[0]), np.asarray(floors[1])
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _expected_floors(expected, own_error, present):  # type: ignore[no-untyped-def]
     floors = np.empty((2, len(expected)))
     for row in range(len(expected)):
@@ -101,7 +107,7 @@ def _expected_floors(expected, own_error, present):  # type: ignore[no-untyped-d
     return floors
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def expected_at(expected, own_error, present):  # type: ignore[no-untyped-def]
     """One row of `expected_floor`.
 
@@ -145,7 +151,7 @@ def rise_floor(
     return np.asarray(_rise_floors(logs, origins, step_seconds, last, steep, announced))
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _rise_floors(logs, origins, step_seconds, last, steep, announced):  # type: ignore[no-untyped-def]
     floors = np.empty(len(origins))
     for row in range(len(origins)):
@@ -153,7 +159,7 @@ def _rise_floors(logs, origins, step_seconds, last, steep, announced):  # type: 
     return floors
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def rise_at(logs, origin, step_seconds, last, steep, announced):  # type: ignore[no-untyped-def]
     """One row of `rise_floor`."""
     width = max(1, RISE_SECONDS // step_seconds)
@@ -171,7 +177,7 @@ def rise_at(logs, origin, step_seconds, last, steep, announced):  # type: ignore
     return min(present + growth * (last + (width - 1) / 2), most)
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _growths(logs, step_seconds):  # type: ignore[no-untyped-def]
     growths = np.empty(len(logs) + 1)
     for boundary in range(len(growths)):
@@ -179,7 +185,7 @@ def _growths(logs, step_seconds):  # type: ignore[no-untyped-def]
     return growths
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _growth(logs, boundary, width):  # type: ignore[no-untyped-def]
     """What a step has grown by before a boundary, the less of the newest two times; NaN where one
     is not known."""
@@ -192,7 +198,7 @@ def _growth(logs, boundary, width):  # type: ignore[no-untyped-def]
     return growth if np.isfinite(earlier + before + present) else np.nan
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _mean(logs, first, width):  # type: ignore[no-untyped-def]
     """NaN where one of them is not known."""
     total = 0.0

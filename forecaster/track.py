@@ -12,14 +12,14 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-import numba
 import numpy as np
 
 from forecaster import calibration
 from forecaster.blend import Blend, Words
 from forecaster.calendar import Calendar, event_factor
 from forecaster.calibration import LEVELS, ScaleRegression
-from forecaster.demand import Demand, Ints
+from forecaster.compiled import as_python
+from forecaster.demand import MOST_EXPECTED, MOST_POSSIBLE, Demand, Ints
 from forecaster.features import layout_for
 from forecaster.floors import (
     NEVER_STEEP,
@@ -88,6 +88,8 @@ class Track:
         # A model stored before rises were looked for has no measure of them.
         steep = float(_array(fitted.parameters.get("steep", NEVER_STEEP)))
         self._rising = fitted.windows[0].last, steep
+        # Nor has an older one the highest rate that it was fitted to.
+        self._highest_at_fit = float(_array(fitted.parameters.get("highest", math.inf)))
         self._stride = int(_array(fitted.parameters["stride"]))
         self._rates = calibration.Rates.every(self._stride * fitted.step_seconds).values
         self._start = history.start
@@ -111,6 +113,8 @@ class Track:
         for start, end in np.asarray(self._fitted.parameters["masked"]).reshape(-1, 2):
             masked = np.round((np.array([start, end]) - first_second) / step).astype(np.int64)
             self._logs[max(0, masked[0]) : max(0, min(masked[1], count))] = np.nan
+        self._highest = np.full(capacity, self._highest_at_fit)
+        self._seen_until(max(1, fit_end), count)
         lasts = calibration.feedback_lasts(self._windows)
         first = max(1, fit_end - (int(lasts.max()) // self._stride + 1) * self._stride)
         room = (capacity - first) // self._stride + 2
@@ -188,7 +192,7 @@ class Track:
             (self._logs, self._count, clock, self._fitted.step_seconds, *self._rising),
             self._state,
             (words.level[-1], words.edges[-1], words.located[-1], words.scales[-1]),
-            (self._order, self._hold, self._steady, self._offset),
+            (self._order, self._hold, self._steady, self._offset, self._highest[self._count - 1]),
             (self._located, self._rows, passed, self._stride, self._backs),
             figures,
         )
@@ -201,7 +205,13 @@ class Track:
             newer = history.values[self._count - ahead :]
             self._newest = history.values[-COMPARED_STEPS:]
             self._logs[self._count : ends] = self._ordinary(newer, history)
+            self._seen_until(self._count, ends)
             self._count = ends
+
+    def _seen_until(self, first: int, end: int) -> None:
+        """The highest log rate of the fit's history and what has come since, for steps so far."""
+        known = np.fmax.accumulate(self._logs[first:end])
+        self._highest[first:end] = np.fmax(known, self._highest[first - 1])
 
     def _ordinary(self, newest: Floats, history: TrafficHistory) -> Floats:
         """Log rates of the newest steps without the effects that are expected of events."""
@@ -230,9 +240,12 @@ class Track:
         if not rows or origins[-1] != self._count:
             origins = np.append(origins, self._count)
         words = self._blend.say(self._demand(), origins)
+        most = self._highest[origins - 1] + MOST_EXPECTED
+        np.minimum(words.located, most[:, None], out=words.located)
         if rows:
             self._located[new, :-1] = words.located[:rows]
-            self._located[new, -1] = words.level[:rows] + words.edges[:rows, 0]
+            edges = words.level[:rows] + words.edges[:rows, 0]
+            self._located[new, -1] = np.minimum(edges, most[:rows])
             self._said[new, : words.scales.shape[1]] = words.scales[:rows]
         calibration.advance(
             self._logs,
@@ -312,6 +325,7 @@ class Track:
         certain = self._state[0, calibration.CERTAIN]
         own_error = self._state[-1, calibration.SLOW]
         edge = edge_at(words.edges[0], words.level[0], located, scale, certain, own_error)[0]
+        edge = min(edge, self._highest[self._origins[row] - 1] + MOST_EXPECTED)
         return float(announced_until(located, scale, edge))
 
     def _event(self, starts_at: datetime, ends_at: datetime, located: float, scale: float) -> Floor:
@@ -375,26 +389,26 @@ def _array(value: object) -> Floats:
     return np.asarray(value, dtype=np.float64)
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _figures(known, state, words, asked, earlier, out):  # type: ignore[no-untyped-def]
     """Fills a row of figures for each window asked for; gives the log rate that a rise leads to,
     as if nothing had announced it."""
     logs, count, clock, step_seconds, last, steep = known
     level, edges, located, said = words
-    order, hold, steady, offset = asked
+    order, hold, steady, offset, highest = asked
+    most = highest + MOST_POSSIBLE
     windows = len(out)
     for window in range(windows):
         width = calibration.scale_now(state[window], clock, said[window])
         out[window, WIDTH], out[window, FLOOR], out[window, SPREAD] = width, -np.inf, 0.0
         calibration.quantiles_at(
-            state[window], located[window], width, clock, offset, out[window, QUANTILES:]
+            state[window], located[window], width, clock, most, offset, out[window, QUANTILES:]
         )
     if order >= 0:
         scale = np.sqrt(state[order, calibration.STEADY]) if steady else out[order, WIDTH]
         certain, own_error = state[0, calibration.CERTAIN], state[-1, calibration.SLOW]
-        out[order, FLOOR], out[order, SPREAD] = edge_at(
-            edges, level, located[order], scale, certain, own_error
-        )
+        floor, out[order, SPREAD] = edge_at(edges, level, located[order], scale, certain, own_error)
+        out[order, FLOOR] = min(floor, highest + MOST_EXPECTED)
     if hold >= 0:
         expected = _expectations(earlier, windows)
         own_errors = state[windows:-1, calibration.SLOW]
@@ -402,7 +416,7 @@ def _figures(known, state, words, asked, earlier, out):  # type: ignore[no-untyp
     return rise_at(logs, count, step_seconds, last, steep, np.nan)
 
 
-@numba.njit(cache=True, nogil=True)
+@as_python
 def _expectations(earlier, asked):  # type: ignore[no-untyped-def]
     """What earlier forecasts expected for now, the nearest first; NaN where nothing was said."""
     said, rows, passed, stride, backs = earlier

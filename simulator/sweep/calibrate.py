@@ -15,6 +15,7 @@ from datetime import datetime
 import numpy as np
 
 from forecaster.combine import Combined, Rehearsal
+from forecaster.demand import Ints
 from forecaster.forecast import (
     Calibration,
     FittedModel,
@@ -197,9 +198,7 @@ def rehearsed(rehearsal: Rehearsal, plan: Plan) -> Tried:
     known = first + ((np.arange(run.ticks) * plan.tick_seconds - plan.lag_seconds) // step)
     at = np.searchsorted(rehearsal.origins, known, side="right") - 1
     at = np.clip(at, 0, len(rehearsal.origins) - 1)
-    order, hold = rehearsal.window("order")[at], rehearsal.window("hold")[at]
-    trusted = np.asarray(np.isfinite(np.hstack([order, hold])).all(axis=1))
-    rows: Rows = (np.nan_to_num(order), np.nan_to_num(hold), trusted)
+    rows = _rows(rehearsal, at)
     newest = np.clip(known.astype(np.int64) - 1, 0, len(rates) - 1)
     highest = highest_of(rates, SPARE_SECONDS, step)
     recent = Recent(
@@ -213,6 +212,15 @@ def rehearsed(rehearsal: Rehearsal, plan: Plan) -> Tried:
     a_day = run.requests / (run.ticks * plan.tick_seconds) * 86_400
     pod_seconds, bad = tallies[:, loop.POD_SECONDS], tallies[:, loop.BAD]
     return Tried(pod_seconds, bad, run.requests, a_day, scales, severity_of(plan))
+
+
+def _rows(rehearsal: Rehearsal, at: Ints) -> Rows:
+    """What a decision at each of these rows goes by: nothing but the present rate where no forecast
+    is trusted, as in life, so that a margin found for forecasts is not played there."""
+    order, hold = rehearsal.window("order")[at], rehearsal.window("hold")[at]
+    trusted = np.isfinite(np.hstack([order, hold])).all(axis=1) & rehearsal.trusted
+    order[~trusted], hold[~trusted] = 0.0, 0.0
+    return order, hold, np.asarray(trusted)
 
 
 def severity_of(plan: Plan) -> float:

@@ -146,7 +146,7 @@ def test_a_decision_taken_is_not_taken_back(name: str, context: ScalingContext) 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """As a sweep runs it: numbers in, numbers out, nothing that the compiler refuses."""
-    return numba.njit(function)  # type: ignore[no-any-return]
+    return numba.njit(function)  # type: ignore[no-any-return]  # never cached
 
 
 needed = compiled(asymmetric_concurrency.needed)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from forecaster import compiled
+
 ROOT = Path(__file__).parents[2]
 COPIED = ("forecaster", "policies", "scaler", "simulator", "storage", "pyproject.toml")
 
@@ -83,3 +85,17 @@ def test_clock_and_chance_are_banned_from_the_core(code: str, rule: str) -> None
     )
     assert found.returncode == 1
     assert rule in found.stdout
+
+
+def test_whatever_is_compiled_is_part_of_what_its_cache_is_known_by() -> None:
+    """A cached caller would go on with the callee of an older version."""
+    known = {path for pattern in compiled.SOURCES for path in ROOT.glob(pattern)}
+    packages = ("forecaster", "policies", "scaler", "simulator", "storage")
+    users = {
+        path
+        for package in packages
+        for path in (ROOT / package).rglob("*.py")
+        if "from forecaster.compiled import" in path.read_text()
+    }
+    assert len(users) > 15
+    assert users <= known

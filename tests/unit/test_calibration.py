@@ -313,7 +313,7 @@ def usual_of(errors: Floats, minute: Floats) -> Floats:
 
 def quantiles(state: Floats, located: float, scale: float, clock: int) -> Floats:
     rates = np.empty(len(LEVELS))
-    calibration.quantiles_at(state, located, scale, clock, 0.0, rates)
+    calibration.quantiles_at(state, located, scale, clock, np.inf, 0.0, rates)
     return rates
 
 

@@ -362,6 +362,19 @@ def test_edges_that_were_not_known_yet_do_not_widen_the_margin() -> None:
     assert chosen.margin < 10
 
 
+def test_a_margin_is_not_found_by_forecasts_that_nobody_goes_by() -> None:
+    """Where no model is trusted the policy goes by the present rate, so the replay does."""
+    _, trusted = rehearsal()
+    plan = plan_of(rough(), fixed(4.0, 60), 15.0)
+    margins = [candidate.margin for candidate in CANDIDATES]
+    wide = margins.index(20.0)
+    foreseen = rehearsed(trusted, plan)
+    present = rehearsed(replace(trusted, trusted=False), plan)
+    # Beyond a margin of eight scales there is nothing more to be had from the present rate.
+    assert present.pod_seconds[wide] == present.pod_seconds[margins.index(8.0)]
+    assert foreseen.pod_seconds[wide] > foreseen.pod_seconds[margins.index(8.0)]
+
+
 @cache
 def jobs() -> Scenario:
     """Eight days of jobs that are started by the clock in some half hours, and a day to score."""

@@ -146,9 +146,10 @@ def test_growth_of_a_past_day_is_what_came_after_the_same_clock() -> None:
     growths = seen.features[0, columns]
     # Days 1, 2, 3 and 7 ago; 14 days ago there is nothing; then mean and highest of the day type.
     assert growths.tolist() == pytest.approx([1.0, 1.0, 1.0, 1.0, np.nan, 1.0, 1.0], nan_ok=True)
-    growth, low, spread, days = seen.edges[0]
+    growth, low, spread, days, *weekly = seen.edges[0]
     assert (growth, low, spread) == (1.0, 1.0, 0.0)
     assert days >= MIN_EDGE_DAYS
+    assert np.isnan(weekly).all()  # one week is no rule
 
 
 def test_a_past_window_that_has_not_ended_teaches_nothing() -> None:

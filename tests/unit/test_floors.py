@@ -32,12 +32,17 @@ STEP_UP = 720
 
 
 def floor_of(
-    growths: list[float], located: float = 0.0, scale: float = 0.05, own_error: float = 0.1
+    growths: list[float],
+    located: float = 0.0,
+    scale: float = 0.05,
+    own_error: float = 0.1,
+    weekly: tuple[float, float] = (np.nan, np.nan),
 ) -> tuple[float, float]:
-    """From a present log rate of 0 with these growths of past days at this clock."""
+    """From a present log rate of 0 with these growths of past days at this clock, and the least and
+    the most of the same weekday's."""
     level = np.zeros(1)
     known = np.array(growths)
-    figures = [np.nan, np.nan, np.nan, len(growths)]
+    figures = [np.nan, np.nan, np.nan, len(growths), *weekly]
     if growths:
         figures[:3] = [np.median(known), np.quantile(known, 0.25), known.std()]
     seen = Seen(layout_for(60, (ORDER,)), level, np.zeros((1, 1)), np.array([figures]))
@@ -105,6 +110,34 @@ def test_an_edge_by_the_clock_is_seen_coming_once_three_days_had_it() -> None:
 def test_an_edge_that_came_on_one_day_of_four_is_not_scheduled() -> None:
     odd = daily_edge(6, missing=(1, 2, 3))
     assert floors_before_noon(odd, 4).max() < 1.1
+
+
+def test_what_the_same_weekday_always_brought_is_scheduled_whatever_other_days_brought() -> None:
+    calm = [0.0, 0.0, 0.0, 0.7]
+    assert floor_of(calm, weekly=(0.7, 0.75)) == pytest.approx((0.75, 0.05))
+    # Within the error of what is forecast it is nothing.
+    assert floor_of(calm, weekly=(0.09, 0.75))[1] == 0.0
+    # Nor does it take back what other days ask for as well.
+    assert floor_of([0.8, 0.9, 0.9, 1.0], weekly=(0.7, 0.75))[0] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("weeks", "missing", "seen"),
+    [(1, (), False), (2, (), True), (3, (), True), (3, (2,), False)],
+)
+def test_an_edge_of_one_weekday_is_seen_coming_once_two_weeks_had_it(
+    weeks: int, missing: tuple[int, ...], seen: bool
+) -> None:
+    others = tuple(day for day in range(7 * weeks + 2) if day % 7 != 1 or day // 7 in missing)
+    floors = floors_before_noon(daily_edge(7 * weeks + 2, missing=others), 7 * weeks + 1)
+    assert floors[:14].max() < 1.1
+    if seen:
+        assert floors[14:] == pytest.approx([2.0] * 6, rel=0.01)
+    else:
+        assert floors[14:].max() < 1.1
+    # Other days ask for nothing.
+    calm = floors_before_noon(daily_edge(7 * weeks + 2, missing=others), 7 * weeks)
+    assert calm.max() < 1.1
 
 
 def expected(

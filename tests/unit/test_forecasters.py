@@ -278,6 +278,45 @@ def test_one_event_does_not_make_a_day_ahead_explode(factor: float) -> None:
         assert said.at_level(0.95) < 3 * float(np.nanmax(seen.values)), back
 
 
+def on_and_off(days: int) -> TrafficHistory:
+    """Nothing, or all at once for three hours, an hour and four, within a minute of the clock."""
+    rng = np.random.default_rng(1)
+    rates = np.zeros(days * 1440)
+    for day in range(days):
+        for first, last in ((120, 300), (600, 660), (960, 1200)):
+            start = day * 1440 + rng.integers(-1, 2)
+            rates[start + first : start + last] = 100_000.0
+    return TrafficHistory("jobs", MONDAY, 60, rates * np.exp(rng.normal(0, 0.02, len(rates))))
+
+
+def test_growth_from_nothing_is_not_added_to_what_has_begun_early() -> None:
+    history = on_and_off(9)
+    model = combined(Calendar())
+    days = 8 * 1440
+    fitted, rehearsal = model.rehearse(history.steps(0, days), history.end, WINDOWS)
+    highest = float(history.values.max())
+    for end in [
+        days + minute for hour in (2, 10, 16) for minute in range(hour * 60 - 6, hour * 60 + 6)
+    ]:
+        seen = history.steps(0, end)
+        order = order_of(model.predict(fitted, seen, seen.end))
+        assert max(order.median_qps, order.floor_qps) < 2.01 * highest
+        assert order.at_level(0.999) < 3.01 * highest
+    rows = rehearsal.window("order")
+    assert np.nanmax(rows[:, [0, 2]]) < 2.01 * highest
+
+
+def test_outages_do_not_cost_a_good_forecast_its_trust() -> None:
+    """Nobody foresees a fall to nothing: its size says nothing of the days between."""
+    rates = weeks(2).values.copy()
+    for day, hour, minutes in ((3, 11, 40), (6, 15, 20), (8, 10, 40), (10, 16, 60), (12, 12, 30)):
+        first = day * 1440 + hour * 60
+        rates[first : first + minutes] = 0.0
+        rates[first + minutes : first + minutes + 5] *= 1.6
+    _, fitted = fitted_on(TrafficHistory("outages", MONDAY, 60, rates))
+    assert fitted.trusted, fitted.skill
+
+
 def test_traffic_that_never_changes_is_forecast_as_it_is() -> None:
     history = TrafficHistory("constant", MONDAY, 60, np.full(3 * 1440, 100.0))
     model = combined(Calendar())
