@@ -7,7 +7,7 @@ export OPENBLAS_NUM_THREADS := 1
 # Tests start the commands hundreds of times: they are compiled once, not each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup dev demo check test bench bench-simulator bench-forecast bench-policies docs lock clean
+.PHONY: setup postgres cluster dev demo check test bench bench-simulator bench-forecast bench-policies docs lock clean
 
 setup: $(BIN)/daybreak
 
@@ -22,6 +22,11 @@ $(BIN)/pip:
 	  { echo "daybreak needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
 	  { echo "Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+
+# An extra of the same name, as pinned: PostgreSQL for the log, Dask for `simulate --cluster`.
+postgres cluster: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(UV_INSTALL) -c requirements-dev.lock --editable '.[$@]'
 
 # What checks and tests need as well: by uv, which takes half the time for all of it.
 dev: $(VENV)/dev-installed

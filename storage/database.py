@@ -31,9 +31,10 @@ def open_engine(url: str, limited: bool = False) -> Engine:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            # Only its kind is told: a password may stand anywhere in the rest.
             raise StoreError(
-                f"database {parsed.render_as_string()}: expected sqlite:///FILE or "
-                f"postgresql+psycopg://USER@HOST/NAME"
+                f"a database of {parsed.drivername} cannot hold the log: expected sqlite:///FILE "
+                f"or postgresql+psycopg://USER@HOST/NAME"
             )
         engine = create_engine(parsed, **_options(parsed, limited))
     except (ArgumentError, NoSuchModuleError) as error:
@@ -43,8 +44,8 @@ def open_engine(url: str, limited: bool = False) -> Engine:
         ) from error
     except ModuleNotFoundError as error:
         raise StoreError(
-            f"the driver for {parsed.drivername} is not installed: pip install "
-            f"'daybreak-autoscaler[postgres]' and write the URL as postgresql+psycopg://..."
+            f"the driver for {parsed.drivername} is not installed: run make postgres in "
+            f"daybreak's folder, and write the URL as postgresql+psycopg://..."
         ) from error
     if parsed.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _tune_sqlite)

@@ -45,7 +45,7 @@ def outside_member(name: str) -> Member:
     except ImportError as error:
         raise MissingToolError(
             f"{name} needs {found.library}, which is not installed ({error}); in an environment of "
-            f"its own: pip install 'daybreak-autoscaler[compare]'"
+            f"its own: pip install -e '.[compare]' in daybreak's folder"
         ) from error
     member: Member = getattr(module, found.maker)()
     return member

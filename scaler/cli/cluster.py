@@ -36,7 +36,7 @@ def connected(address: str) -> Iterator[Client]:
         from distributed import Client, KilledWorker  # noqa: PLC0415
     except ImportError:
         raise BadInputError(
-            "--cluster: needs Dask: pip install 'daybreak-autoscaler[cluster]'"
+            "--cluster: needs Dask: run make cluster in daybreak's folder"
         ) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of versions that differ, which are refused below
