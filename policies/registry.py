@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from policies import guardrails, predictive
 from policies.peers import (
     aibrix_apa,
@@ -44,7 +46,13 @@ _LOAD = ("targetQps", "targetConcurrency")
 _STATIC = Policy(static.propose, guardrails.PEOPLE_FIRST, knobs=("replicas",))
 
 _OURS = (predictive.look_back, *guardrails.ALL)
-OUR_PARAMETERS = ("margin", "lookBackSeconds", "collapseRatio")
+DAY_SECONDS = 86_400.0
+OUR_PARAMETERS = {
+    "margin": (-10.0, 100.0),
+    "lookBackSeconds": (0.0, DAY_SECONDS),
+    "collapseRatio": (0.0, 1.0),
+}
+"""With the least and the most that makes sense."""
 
 BY_THE_CLOCK = ("cron", "cron_floor")
 """Policies that need a schedule."""
@@ -162,3 +170,9 @@ def parameters_of(policy: str) -> frozenset[str]:
     """Those that may be given: ours are few, and each peer may read what peers share."""
     own = POLICIES[policy].propose is predictive.propose
     return frozenset(OUR_PARAMETERS) if own else PARAMETERS
+
+
+def bounds_of(parameter: str) -> tuple[float, float]:
+    """The least and the most that may be given for it."""
+    seconds = (0.0, DAY_SECONDS) if parameter.endswith("Seconds") else (-math.inf, math.inf)
+    return OUR_PARAMETERS.get(parameter, seconds)

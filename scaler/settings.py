@@ -16,7 +16,7 @@ from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo
 
 import yaml
@@ -33,6 +33,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
 
 from forecaster.calendar import Calendar, Event, check_region
 from policies.context import (
@@ -44,9 +45,10 @@ from policies.context import (
     ScalingRules,
     SelectPolicy,
 )
-from policies.registry import BY_THE_CLOCK, POLICIES, parameters_of
+from policies.registry import BY_THE_CLOCK, POLICIES, bounds_of, parameters_of
 from policies.schedule import Schedule
 from scaler.loop import LoopSettings
+from scaler.rounds import OVERDUE_INTERVALS
 
 
 class SettingsError(Exception):
@@ -63,7 +65,7 @@ def _time_zone(name: str) -> str:
 
 def _text(value: object) -> object:
     if isinstance(value, (bool, int, float)):
-        raise ValueError("must stand in quotes: YAML reads NO as false and 01 as a number")  # noqa: TRY004
+        raise ValueError("must stand in quotes: YAML reads NO as false and 1 as a number")  # noqa: TRY004
     return value
 
 
@@ -75,38 +77,99 @@ def _moment(value: object) -> object:
     return value
 
 
-NO_SECRETS = "a password must not stand in the file"
+def _number(value: object) -> object:
+    # pydantic would take true for 1; and what YAML 1.1 does not read in base ten came as text.
+    if isinstance(value, bool):
+        raise ValueError("is not a number: YAML reads yes, no, on and off as true and false")  # noqa: TRY004
+    if isinstance(value, str) and re.match(r"\s*[-+]?0[\d_]", value):
+        raise ValueError("must not begin with a 0: YAML would read it in base eight")
+    return value
 
 
-def _readable_url(url: str) -> str:
-    try:
-        urlsplit(url).port  # noqa: B018  # which looks at host and port
-    except ValueError as error:
-        raise ValueError(f"is not a URL: {error}") from error
-    return url
+def _query(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+SECRET = re.compile(
+    r"authoriz|authent|passw|pwd|token|secret|credential|cookie|api[-_]?key", re.IGNORECASE
+)
+"""What is named like this holds something that must not be seen."""
 
 
 def _secret_free_url(url: str) -> str:
-    if re.search(r"//[^/@]*:[^/@]+@", url):
+    # Wider than what a URL may hold: a password with a slash or # in it is cut off by parsers.
+    given = re.search(r"//.*:.+@", url, re.DOTALL) and not url.startswith("sqlite")
+    parameters = parse_qsl(url.partition("?")[2], keep_blank_values=True)
+    if given or any(SECRET.search(name) for name, _ in parameters):
         raise ValueError(
-            f"{NO_SECRETS}; give it in a file or by the environment, as "
+            "a password must not stand in the file; give it in a file or by the environment, as "
             "prometheus.basicAuth and database.urlEnv do"
         )
     return url
 
 
+def _base_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError("is not a URL such as http://prometheus:9090: host or port cannot be read")
+    if "?" in url or "#" in url:
+        raise ValueError("must end with the path: queries are added to it, so no ? and no #")
+    return url
+
+
+def _kept_log(url: str) -> str:
+    """SQLite's ways to say that a database is in memory only."""
+    parts = urlsplit(url)
+    if parts.scheme.startswith("sqlite") and (
+        parts.path in ("", "/") or ":memory:" in url or "mode=memory" in parts.query
+    ):
+        raise ValueError("a log in memory is gone with the process; expected sqlite:///FILE")
+    return url
+
+
+def _host_name(name: str) -> str:
+    if not re.fullmatch(r"\w([-\w.]*\w)?", name, re.ASCII):
+        raise ValueError(
+            "is not a host name such as daybreak.llm.svc: without scheme, port and wildcards"
+        )
+    return name
+
+
+def _open_header(name: str) -> str:
+    if SECRET.search(name):
+        raise ValueError("secrets do not belong in headers; use bearerTokenFile or basicAuth")
+    return name
+
+
 LABEL = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 Name = Annotated[str, Field(pattern=LABEL)]
+Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Text = Annotated[str, BeforeValidator(_text)]
+Query = Annotated[str, AfterValidator(_query)]
 # Time of the workload's clock, unless it says where it counts from.
 Moment = Annotated[
     datetime,
     BeforeValidator(_moment),
     WithJsonSchema({"type": "string", "examples": ["2026-07-19 21:00", "2026-07-19T19:00:00Z"]}),
 ]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+NUMBER = BeforeValidator(_number)
+DAY_SECONDS = 86_400
+MOST_REPLICAS = 2**31 - 1
+"""More than Kubernetes can count."""
+Whole = Annotated[int, NUMBER]
+Number = Annotated[float, Field(allow_inf_nan=False), NUMBER]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), NUMBER]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBER]
+Seconds = Annotated[float, Field(gt=0, le=DAY_SECONDS, allow_inf_nan=False), NUMBER]
+Delay = Annotated[float, Field(ge=0, le=DAY_SECONDS, allow_inf_nan=False), NUMBER]
+Replicas = Annotated[int, Field(ge=1, le=MOST_REPLICAS), NUMBER]
 
 
 class Section(BaseModel):
@@ -118,9 +181,13 @@ class Section(BaseModel):
 
 
 class BasicAuth(Section):
-    username: str
-    password_file: Path | None = None
-    password_env: str | None = None
+    """Give exactly one of passwordFile and passwordEnv."""
+
+    username: str = Field(description="Name that is sent with each request.")
+    password_file: Path | None = Field(None, description="File that holds the password.")
+    password_env: str | None = Field(
+        None, description="Environment variable that holds the password."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> BasicAuth:
@@ -134,9 +201,13 @@ class BasicAuth(Section):
 
 
 class Tls(Section):
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    ca_file: Path | None = Field(
+        None, description="PEM file of the authorities that are trusted instead of the usual ones."
+    )
+    cert_file: Path | None = Field(
+        None, description="PEM file of our own certificate, where the server asks for one."
+    )
+    key_file: Path | None = Field(None, description="PEM file of the key of certFile.")
 
     @model_validator(mode="after")
     def _pair(self) -> Tls:
@@ -145,8 +216,11 @@ class Tls(Section):
         return self
 
 
-HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")]
-HeaderValue = Annotated[str, Field(pattern=r"^[^\s]([^\r\n]*[^\s])?$")]
+HeaderName = Annotated[
+    str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"), AfterValidator(_open_header)
+]
+# Printable Latin-1 is what HTTP can carry.
+HeaderValue = Annotated[str, Field(pattern=r"^[!-~\xa1-\xff]([ -~\xa1-\xff]*[!-~\xa1-\xff])?$")]
 
 
 class Prometheus(Section):
@@ -156,34 +230,63 @@ class Prometheus(Section):
         str,
         Field(pattern=r"^https?://[^\s]+$"),
         AfterValidator(_secret_free_url),
-        AfterValidator(_readable_url),
-    ]
-    timeout_seconds: Positive = 10.0
-    history_timeout_seconds: Positive = 60.0
-    max_response_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024
-    bearer_token_file: Path | None = None
-    basic_auth: BasicAuth | None = None
-    tls: Tls = Tls()
-    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
-    tenant: str | None = None
-    tenant_header: str = "X-Scope-OrgID"
+        AfterValidator(_base_url),
+    ] = Field(description="Address of the API, without /api/v1.")
+    timeout_seconds: Seconds = Field(
+        10.0, description="Seconds that a query of a decision may take, with all its attempts."
+    )
+    history_timeout_seconds: Seconds = Field(
+        60.0, description="Seconds that reading the whole history may take."
+    )
+    max_response_bytes: Whole = Field(
+        64 * 1024 * 1024, ge=1024, description="Bytes of an answer beyond which it is refused."
+    )
+    bearer_token_file: Path | None = Field(
+        None, description="File that holds a bearer token, read anew for each request."
+    )
+    basic_auth: BasicAuth | None = Field(
+        None, description="User and password, in the place of a bearer token."
+    )
+    tls: Tls = Field(Tls(), description="Certificates of an https connection.")
+    headers: dict[HeaderName, HeaderValue] = Field(
+        default_factory=dict, description="Headers that are sent with each request; no secrets."
+    )
+    tenant: HeaderValue | None = Field(
+        None, description="Tenant that Mimir or Thanos is asked for, sent in tenantHeader."
+    )
+    tenant_header: HeaderName = Field(
+        "X-Scope-OrgID", description="Header in which tenant is sent."
+    )
 
     @model_validator(mode="after")
     def _one_credential(self) -> Prometheus:
         if self.bearer_token_file and self.basic_auth:
             raise ValueError("give at most one of bearerTokenFile and basicAuth")
-        forbidden = [name for name in self.headers if name.lower() == "authorization"]
-        if forbidden:
-            raise ValueError("secrets do not belong in headers; use bearerTokenFile or basicAuth")
         return self
 
 
 class Database(Section):
-    """The decision log. SQLite by default; PostgreSQL as postgresql+psycopg://user@host/name."""
+    """The decision log; give at most one of url, urlEnv and urlFile."""
 
-    url: Annotated[str, AfterValidator(_secret_free_url)] | None = None
-    url_env: str | None = None
-    url_file: Path | None = None
+    url: (
+        Annotated[
+            str,
+            Field(min_length=1),
+            AfterValidator(_secret_free_url),
+            AfterValidator(_kept_log),
+        ]
+        | None
+    ) = Field(
+        None,
+        description=(
+            "sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME without password; "
+            "sqlite:///daybreak.db where nothing is said."
+        ),
+    )
+    url_env: str | None = Field(
+        None, description="Environment variable that holds the URL, with its password."
+    )
+    url_file: Path | None = Field(None, description="File that holds the URL, with its password.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Database:
@@ -192,29 +295,46 @@ class Database(Section):
         return self
 
     def resolved_url(self) -> str:
-        """Raises SettingsError where the file or variable is missing."""
-        if self.url_env or self.url_file:
-            return read_secret(self.url_file, self.url_env)
-        return self.url or "sqlite:///daybreak.db"
+        """Raises SettingsError where the file or variable is missing, or keeps no log."""
+        if not self.url_env and not self.url_file:
+            return self.url or "sqlite:///daybreak.db"
+        try:
+            return _kept_log(read_secret(self.url_file, self.url_env))
+        except ValueError as error:
+            raise SettingsError(
+                f"database.{'urlFile' if self.url_file else 'urlEnv'}: {error}"
+            ) from error
 
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Server(Section):
-    """Health, metrics and the live page. Loopback unless told otherwise.
+    """Health, metrics and the live page.
 
-    `allowedHosts` are the names, such as a Service's, by which it may be asked. Pausing and
-    overriding from the page needs the token of `tokenFile` or `tokenEnv`, or a name in
-    `userHeader`, which a reverse proxy on this machine sets; without either the page only shows.
+    Pausing and overriding from the page needs a token or userHeader; without either it only shows.
     """
 
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 9464
-    allowed_hosts: tuple[str, ...] = ()
-    token_file: Path | None = None
-    token_env: str | None = None
-    user_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] | None = None
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="Address that is listened on; loopback by default."
+    )
+    port: Whole = Field(9464, ge=0, le=65535, description="Port; 0 takes a free one.")
+    allowed_hosts: tuple[Annotated[str, AfterValidator(_host_name)], ...] = Field(
+        (), description="Names, such as a Service's, by which it may be asked."
+    )
+    token_file: Path | None = Field(
+        None, description="File that holds the token that pausing and overriding need."
+    )
+    token_env: str | None = Field(
+        None, description="Environment variable that holds that token, in the place of tokenFile."
+    )
+    user_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] | None = Field(
+        None,
+        description=(
+            "Header in which a reverse proxy on this machine names the user, who may then pause "
+            "and override; needs host to be loopback."
+        ),
+    )
 
     @model_validator(mode="after")
     def _who_may_override(self) -> Server:
@@ -239,9 +359,13 @@ class Server(Section):
 class Kubernetes(Section):
     """How to reach the cluster: in-cluster where a service account is mounted, else kubeconfig."""
 
-    kubeconfig: Path | None = None
-    context: str | None = None
-    timeout_seconds: Positive = 5.0
+    kubeconfig: Path | None = Field(
+        None, description="Kubeconfig file, in the place of a mounted service account."
+    )
+    context: str | None = Field(
+        None, description="Context of the kubeconfig; its current one else."
+    )
+    timeout_seconds: Seconds = Field(5.0, description="Seconds that a request may take.")
 
 
 class Mode(StrEnum):
@@ -254,24 +378,38 @@ class Mode(StrEnum):
 
 
 class Target(Section):
-    kind: Literal["Deployment"] = "Deployment"
-    namespace: Name = "default"
-    name: Name
-    mode: Mode = Mode.FLOOR
-    hpa: Name | None = None
-    floor_ttl_seconds: Positive = 900.0
+    kind: Literal["Deployment"] = Field("Deployment", description="Kind of what is scaled.")
+    namespace: Namespace = Field("default", description="Its namespace.")
+    name: Name = Field(description="Its name.")
+    mode: Mode = Field(
+        Mode.FLOOR,
+        description=(
+            "shadow and metric write nothing; floor raises the minReplicas of an HPA; scale sets "
+            "the replicas, where there is no other autoscaler."
+        ),
+    )
+    hpa: Name | None = Field(
+        None, description="HPA whose minReplicas mode floor sets; kept for later in mode shadow."
+    )
+    floor_ttl_seconds: Seconds = Field(
+        900.0, description="Seconds until a floor counts as expired unless it is renewed."
+    )
 
     @model_validator(mode="after")
     def _hpa_for_floor(self) -> Target:
         if self.mode is Mode.FLOOR and self.hpa is None:
             raise ValueError("mode floor needs hpa: the name of the HPA whose minReplicas it sets")
+        if self.mode is Mode.SCALE and self.hpa is not None:
+            raise ValueError("mode scale allows no HPA on its target; leave hpa out, or use floor")
         return self
 
 
 class VllmDemand(Section):
     """Demand from vLLM alone: completions plus the change of running and waiting requests."""
 
-    labels: dict[str, str]
+    labels: dict[str, str] = Field(
+        description="Labels that select the workload's pods, such as model_name."
+    )
 
     @field_validator("labels")
     @classmethod
@@ -281,14 +419,21 @@ class VllmDemand(Section):
         for name in labels:
             if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", name):
                 raise ValueError(f"{name!r} is not a Prometheus label name")
+            if name == "__name__":
+                raise ValueError("__name__ is the metric's own name, which is not for labels")
         return labels
 
 
 class Demand(Section):
-    """Where requests are counted: a gateway's arrivals (`query`) or vLLM's own figures."""
+    """Where requests are counted: give exactly one of query and vllm."""
 
-    query: str | None = None
-    vllm: VllmDemand | None = None
+    query: Query | None = Field(
+        None,
+        description="PromQL for the arrivals, such as a gateway's: one series, requests a second.",
+    )
+    vllm: VllmDemand | None = Field(
+        None, description="vLLM's own figures, where nothing counts arrivals."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Demand:
@@ -302,22 +447,51 @@ class Demand(Section):
 class Signals(Section):
     """Optional PromQL for what stands beside demand; each must give one series."""
 
-    requests_running: str | None = None
-    requests_waiting: str | None = None
-    kv_cache_usage_ratio: str | None = None
-    latency_p99_seconds: str | None = None
-    errors_qps: str | None = None
+    requests_running: Query | None = Field(
+        None, description="PromQL for the requests that pods are working on."
+    )
+    requests_waiting: Query | None = Field(
+        None, description="PromQL for the requests that wait for a pod or in one."
+    )
+    kv_cache_usage_ratio: Query | None = Field(
+        None, description="PromQL for the share of the pods' KV cache that is used, 0 to 1."
+    )
+    latency_p99_seconds: Query | None = Field(
+        None, description="PromQL for the P99 of the time that requests take, in seconds."
+    )
+    errors_qps: Query | None = Field(
+        None, description="PromQL for the requests a second that fail."
+    )
+
+
+MOST_STEPS = 2_500_000
+"""Four weeks by the second, or a year by the quarter of a minute: some 250 queries to read."""
 
 
 class History(Section):
-    days: Annotated[float, Field(gt=0, le=400)] = 28.0
-    step_seconds: Annotated[int, Field(ge=1, le=3600)] = 15
-    time_zone: TimeZone = "UTC"
-    max_age_seconds: Positive = 180.0
+    days: Number = Field(28.0, ge=1, le=400, description="Days of it that are used.")
+    step_seconds: Whole = Field(
+        15, ge=1, le=3600, description="Seconds of a step, over which demand is a mean."
+    )
+    time_zone: TimeZone = Field(
+        "UTC", description="IANA name of the clock that the users live by, such as Europe/Berlin."
+    )
+    max_age_seconds: Seconds = Field(
+        180.0, description="Seconds beyond which the newest sample is stale and nothing shrinks."
+    )
 
     @property
     def steps(self) -> int:
-        return round(self.days * 86_400 / self.step_seconds)
+        return round(self.days * DAY_SECONDS / self.step_seconds)
+
+    @model_validator(mode="after")
+    def _readable(self) -> History:
+        if self.steps > MOST_STEPS:
+            raise ValueError(
+                f"{self.days:g} days in steps of {self.step_seconds} s are {self.steps:,} steps, "
+                f"expected {MOST_STEPS:,} at most; raise stepSeconds or take fewer days"
+            )
+        return self
 
 
 class EventSettings(Section):
@@ -326,11 +500,15 @@ class EventSettings(Section):
     A time without an offset is one of history.timeZone.
     """
 
-    name: Annotated[Text, Field(min_length=1)]
-    start: Moment
-    end: Moment
-    factor: Positive | None = None
-    ignore_history: bool = False
+    name: Annotated[Text, Field(min_length=1)] = Field(description="What it is called.")
+    start: Moment = Field(description="When it begins.")
+    end: Moment = Field(description="When it ends.")
+    factor: Annotated[float, Field(gt=0, le=1000), NUMBER] | None = Field(
+        None, description="What it multiplies demand by."
+    )
+    ignore_history: bool = Field(
+        False, description="Whether the demand of that time is left out of what is learned."
+    )
 
     @model_validator(mode="after")
     def _one_purpose(self) -> EventSettings:
@@ -358,16 +536,19 @@ def _on_the_clock(at: datetime, zone: ZoneInfo) -> datetime:
 
 
 class CalendarSettings(Section):
-    """Days off and one-off events of the people who cause the traffic.
-
-    `country` is an ISO 3166 code; its weekends and public holidays are days off, with those of
-    the `subdivision` and `extraDaysOff`.
-    """
-
-    country: Text | None = None
-    subdivision: Text | None = None
-    extra_days_off: tuple[Annotated[date, BeforeValidator(_moment)], ...] = ()
-    events: tuple[EventSettings, ...] = ()
+    country: Text | None = Field(
+        None,
+        description="ISO 3166 code, such as DE; its weekends and public holidays are days off.",
+    )
+    subdivision: Text | None = Field(
+        None, description="Part of the country, such as BY, whose holidays are days off too."
+    )
+    extra_days_off: tuple[Annotated[date, BeforeValidator(_moment)], ...] = Field(
+        (), description="Dates that are days off as well."
+    )
+    events: tuple[EventSettings, ...] = Field(
+        (), description="One-off events, announced or past; they must not overlap."
+    )
 
     @field_validator("country")
     @classmethod
@@ -387,16 +568,21 @@ class CalendarSettings(Section):
 
 
 class Slo(Section):
-    p99_seconds: Positive = 1.0
+    p99_seconds: Seconds = Field(
+        1.0, description="Seconds that 99 of 100 requests must be answered within."
+    )
 
 
 class CapacitySettings(Section):
-    """Requests a second that one replica serves with its P99 inside slo.p99Seconds, and where it
-    saturates, if that is known."""
-
-    qps_per_replica: Positive
-    saturation_qps: Positive | None = None
-    backlog_seconds: Positive = 30.0
+    qps_per_replica: Positive = Field(
+        description="Requests a second that a replica serves with its P99 inside slo.p99Seconds."
+    )
+    saturation_qps: Positive | None = Field(
+        None, description="Requests a second at which a replica saturates, if that is known."
+    )
+    backlog_seconds: Seconds = Field(
+        30.0, description="Seconds in which waiting requests are to be worked off."
+    )
 
     @model_validator(mode="after")
     def _saturates_later(self) -> CapacitySettings:
@@ -411,13 +597,18 @@ class CapacitySettings(Section):
 
 
 class LeadTimeSettings(Section):
-    """From a pod's creation until it serves; `learned` raises it to what starts of the last days
-    took."""
-
-    p50_seconds: NotNegative = 120.0
-    p95_seconds: NotNegative = 180.0
-    metric_lag_seconds: NotNegative = 15.0
-    learned: bool = True
+    p50_seconds: Delay = Field(
+        120.0, description="Seconds from a pod's creation until it serves, for half of the pods."
+    )
+    p95_seconds: Delay = Field(
+        180.0, description="The same for 95 of 100 pods, which is what is planned with."
+    )
+    metric_lag_seconds: Delay = Field(
+        15.0, description="Seconds until what happens can be read; the scrape interval at least."
+    )
+    learned: bool = Field(
+        True, description="Whether p95Seconds rises to what the starts of the last days took."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> LeadTimeSettings:
@@ -427,18 +618,33 @@ class LeadTimeSettings(Section):
 
 
 class HpaPolicy(Section):
-    type: RateUnit
-    value: Annotated[int, Field(gt=0)]
-    period_seconds: Annotated[int, Field(gt=0, le=3600)]
+    """One limit of an HPA `behavior` block."""
+
+    type: RateUnit = Field(description="What value counts.")
+    value: Whole = Field(gt=0, le=MOST_REPLICAS, description="Pods or percent of change allowed.")
+    period_seconds: Whole = Field(gt=0, le=3600, description="Seconds within which they count.")
 
 
 class HpaRules(Section):
     """One direction of an HPA `behavior` block, as Kubernetes spells it."""
 
-    stabilization_window_seconds: Annotated[int, Field(ge=0, le=3600)] | None = None
-    select_policy: SelectPolicy = SelectPolicy.MAX
-    policies: tuple[HpaPolicy, ...] = ()
-    tolerance: NotNegative | None = None
+    stabilization_window_seconds: Annotated[int, Field(ge=0, le=3600), NUMBER] | None = Field(
+        None,
+        description=(
+            "Seconds whose most cautious answer holds; as with an HPA 0 upwards and 300 downwards "
+            "where the block leaves it out."
+        ),
+    )
+    select_policy: SelectPolicy = Field(
+        SelectPolicy.MAX,
+        description="Whether the policy that allows most or least counts, or nothing moves.",
+    )
+    policies: tuple[HpaPolicy, ...] = Field(
+        (), description="Limits of the change; none means that it is unlimited."
+    )
+    tolerance: NotNegative | None = Field(
+        None, description="HPA's own; daybreak has none and refuses it."
+    )
 
     @field_validator("tolerance")
     @classmethod
@@ -469,21 +675,29 @@ DEFAULT_SCALE_DOWN = HpaRules.model_validate(
 
 
 class Behavior(Section):
-    """An HPA `behavior` block. Up is unlimited unless said; down is limited per minute and per
-    half hour."""
+    """An HPA `behavior` block."""
 
-    scale_up: HpaRules = HpaRules()
-    scale_down: HpaRules = DEFAULT_SCALE_DOWN
+    scale_up: HpaRules = Field(HpaRules(), description="Upwards; unlimited unless said.")
+    scale_down: HpaRules = Field(
+        DEFAULT_SCALE_DOWN,
+        description="Downwards; unless said 10 percent a minute and 50 percent in half an hour.",
+    )
+
+    @field_validator("scale_down")
+    @classmethod
+    def _leaves_something(cls, rules: HpaRules) -> HpaRules:
+        if any(p.type is RateUnit.PERCENT and p.value > 100 for p in rules.policies):
+            raise ValueError("policies: no more than 100 percent can go")
+        return rules
 
 
 class ScheduleSettings(Section):
-    """From each firing of the cron line `start` to the next of `end` so many replicas are wanted,
-    by the policies that go by the clock."""
+    """Replicas that are wanted by the clock, by the policies that go by it."""
 
-    start: str
-    end: str
-    replicas: Annotated[int, Field(ge=0)]
-    time_zone: str = "UTC"
+    start: str = Field(description="Cron line; from each of its firings on they are wanted.")
+    end: str = Field(description="Cron line; until its next firing they are wanted.")
+    replicas: Whole = Field(ge=0, le=MOST_REPLICAS, description="So many replicas.")
+    time_zone: str = Field("UTC", description="IANA name of the clock of the cron lines.")
 
     @model_validator(mode="after")
     def _readable(self) -> ScheduleSettings:
@@ -495,15 +709,25 @@ class ScheduleSettings(Section):
 
 
 class Policy(Section):
-    """`targetBadRatio` is the knob: the share of requests that may fail or be late. From it the
-    margin is calibrated for each workload once a day; the parameter `margin` overrides it."""
-
-    name: str = "predictive"
-    target_bad_ratio: Annotated[float, Field(gt=0, le=0.5)] = 1e-4
-    parameters: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(
-        default_factory=dict
+    name: str = Field(
+        "predictive", description="predictive, or a peer's rule by its name in docs/policies.md."
     )
-    schedules: tuple[ScheduleSettings, ...] = ()
+    target_bad_ratio: Number = Field(
+        1e-4,
+        gt=0,
+        le=0.5,
+        description=(
+            "The knob: the share of requests that may fail or be late, from which the margin is "
+            "calibrated once a day."
+        ),
+    )
+    parameters: dict[str, Number] = Field(
+        default_factory=dict,
+        description="The policy's own numbers by name; margin overrides the calibrated one.",
+    )
+    schedules: tuple[ScheduleSettings, ...] = Field(
+        (), description="Replicas by the clock, which only the policies cron and cron_floor heed."
+    )
 
     @field_validator("name")
     @classmethod
@@ -511,6 +735,15 @@ class Policy(Section):
         if name not in POLICIES:
             raise ValueError(f"{name!r} is not a policy; there are {', '.join(sorted(POLICIES))}")
         return name
+
+    @field_validator("parameters")
+    @classmethod
+    def _within_bounds(cls, parameters: dict[str, float]) -> dict[str, float]:
+        for name, value in parameters.items():
+            low, high = bounds_of(name)
+            if not low <= value <= high:
+                raise ValueError(f"{name}: expected {low:g} to {high:g}, got {value:g}")
+        return parameters
 
     @model_validator(mode="after")
     def _read(self) -> Policy:
@@ -522,25 +755,44 @@ class Policy(Section):
                     f"parameters.{name} is not a parameter of {self.name}; there are "
                     f"{', '.join(near)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _by_the_clock(self) -> Policy:
         if self.name in BY_THE_CLOCK and not self.schedules:
             raise ValueError(f"{self.name} goes by schedules, and there are none")
+        if self.name not in BY_THE_CLOCK and self.schedules:
+            raise ValueError(
+                f"{self.name} does not heed schedules; only {' and '.join(BY_THE_CLOCK)} do"
+            )
         return self
 
 
 class Workload(Section):
-    name: Name
-    target: Target
-    demand: Demand
-    signals: Signals = Signals()
-    history: History = History()
-    calendar: CalendarSettings = CalendarSettings()
-    slo: Slo = Slo()
-    capacity: CapacitySettings
-    lead_time: LeadTimeSettings = LeadTimeSettings()
-    policy: Policy = Policy()
-    min_replicas: Annotated[int, Field(ge=1)] = 1
-    max_replicas: Annotated[int, Field(ge=1)]
-    behavior: Behavior = Behavior()
+    """One fleet of pods that serve one stream of requests."""
+
+    name: Name = Field(description="What it is called in the log, in reports and in metrics.")
+    target: Target = Field(description="What is scaled, and how.")
+    demand: Demand = Field(description="Where its requests are counted.")
+    signals: Signals = Field(Signals(), description="What else is read beside demand.")
+    history: History = Field(
+        History(), description="The past demand that forecasts are learned from."
+    )
+    calendar: CalendarSettings = Field(
+        CalendarSettings(),
+        description="Days off and one-off events of the people who cause the traffic.",
+    )
+    slo: Slo = Field(Slo(), description="The objective that requests are held to.")
+    capacity: CapacitySettings = Field(description="What one replica carries.")
+    lead_time: LeadTimeSettings = Field(
+        LeadTimeSettings(), description="How long pods take to start, and metrics to arrive."
+    )
+    policy: Policy = Field(Policy(), description="Which rule decides, and how dear quality is.")
+    min_replicas: Replicas = Field(1, description="Replicas that are never gone below.")
+    max_replicas: Replicas = Field(description="Replicas that are never exceeded.")
+    behavior: Behavior = Field(
+        Behavior(), description="Limits on the pace; an HPA's block can be pasted."
+    )
 
     @model_validator(mode="after")
     def _bounds(self) -> Workload:
@@ -548,6 +800,16 @@ class Workload(Section):
             raise ValueError(
                 f"minReplicas ({self.min_replicas}) must not exceed maxReplicas "
                 f"({self.max_replicas})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fresh(self) -> Workload:
+        lag, oldest = self.lead_time.metric_lag_seconds, self.history.max_age_seconds
+        if lag >= oldest:
+            raise ValueError(
+                f"leadTime.metricLagSeconds ({lag:g}) must lie below history.maxAgeSeconds "
+                f"({oldest:g}): every sample would be stale"
             )
         return self
 
@@ -598,14 +860,23 @@ class Workload(Section):
 class Settings(Section):
     """The whole file."""
 
-    interval_seconds: Annotated[float, Field(ge=1, le=300)] = 15.0
-    refit_interval_seconds: Annotated[float, Field(ge=60, le=604_800)] = 86_400.0
-    workers: Annotated[int, Field(ge=1, le=64)] = 4
-    prometheus: Prometheus
-    database: Database = Database()
-    server: Server = Server()
-    kubernetes: Kubernetes = Kubernetes()
-    workloads: tuple[Workload, ...]
+    interval_seconds: Number = Field(
+        15.0, ge=1, le=300, description="Seconds between two decisions."
+    )
+    refit_interval_seconds: Number = Field(
+        86_400.0,
+        ge=60,
+        le=604_800,
+        description="Seconds between two fits of the forecast, with the margin's calibration.",
+    )
+    workers: Whole = Field(
+        4, ge=1, le=64, description="Workloads that are decided, or fitted, side by side."
+    )
+    prometheus: Prometheus = Field(description="Where history and signals are read.")
+    database: Database = Field(Database(), description="The decision log.")
+    server: Server = Field(Server(), description="Health, metrics and the live page.")
+    kubernetes: Kubernetes = Field(Kubernetes(), description="How to reach the cluster.")
+    workloads: tuple[Workload, ...] = Field(description="The fleets that are scaled.")
 
     @field_validator("workloads")
     @classmethod
@@ -621,17 +892,48 @@ class Settings(Section):
                 raise ValueError(f"{what} used by more than one workload: {', '.join(twice)}")
         return workloads
 
+    @model_validator(mode="after")
+    def _learnable(self) -> Settings:
+        for workload in self.workloads:
+            lead, days = workload.lead_time, workload.history.days
+            ahead = lead.p95_seconds + lead.metric_lag_seconds
+            if ahead > days * DAY_SECONDS / 2:
+                raise ValueError(
+                    f"workload {workload.name}: leadTime.p95Seconds and metricLagSeconds, "
+                    f"{ahead:g} s together, must not exceed half of history.days ({days:g}): no "
+                    "forecast could be learned"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _lasting_floors(self) -> Settings:
+        least = OVERDUE_INTERVALS * self.interval_seconds
+        for workload in self.workloads:
+            target = workload.target
+            if target.mode is Mode.FLOOR and target.floor_ttl_seconds < least:
+                raise ValueError(
+                    f"workload {workload.name}: target.floorTtlSeconds must not lie below "
+                    f"{OVERDUE_INTERVALS} intervals of intervalSeconds ({least:g} s), got "
+                    f"{target.floor_ttl_seconds:g}: it would expire between two decisions"
+                )
+        return self
+
 
 def read_secret(file: Path | None, env: str | None) -> str:
     """A secret from its file or environment variable; raises SettingsError where it is absent."""
-    if file is not None:
-        try:
-            return file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise SettingsError(f"cannot read the secret file {file}: {error.strerror}") from error
-    value = os.environ.get(env or "")
+    if file is None:
+        value = os.environ.get(env or "")
+        if not value:
+            raise SettingsError(f"the environment variable {env} is not set, or empty")
+        return value
+    try:
+        value = file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError(f"cannot read the secret file {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"cannot read the secret file {file}: it is not UTF-8 text") from error
     if not value:
-        raise SettingsError(f"the environment variable {env} is not set, or empty")
+        raise SettingsError(f"the secret file {file} is empty")
     return value
 
 
@@ -654,11 +956,26 @@ def read_mapping(path: Path, expected: str) -> dict[str, Any]:
         raise SettingsError(f"{path}: is not UTF-8 text") from error
     try:
         document = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        # Its own words quote the line, which may hold a secret.
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = error.problem or error.context
+        raise SettingsError(f"{path}: is not valid YAML: {where}{problem}") from error
     except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: is not valid YAML: {error}") from error
+        raise SettingsError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise SettingsError(f"{path}: is nested too deeply") from error
+    except (ValueError, LookupError) as error:
+        # Of a tag such as !!int before what is none.
+        raise SettingsError(f"{path}: holds a value that cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise SettingsError(f"{path}: expected a mapping with {expected}")
     return document
+
+
+LONGEST_NUMBER, LONGEST_SHOWN = 100, 100
+"""Characters of a number that is read as one, and of a value that is quoted in a message."""
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -683,8 +1000,21 @@ def _as_text(loader: _UniqueKeyLoader, node: yaml.ScalarNode) -> str:
     return loader.construct_scalar(node)
 
 
+def _in_base_ten(loader: _UniqueKeyLoader, node: yaml.ScalarNode) -> Any:
+    """A number as people read it: YAML 1.1 takes 0220 for 144 and 1:30 for 90. Those stay text, as
+    does one that is too long to be a number of anything, until their key is known."""
+    text = loader.construct_scalar(node)
+    if re.match(r"[-+]?0[\d_]", text) or ":" in text or len(text) > LONGEST_NUMBER:
+        return text
+    if node.tag.endswith(":int"):
+        return loader.construct_yaml_int(node)
+    return loader.construct_yaml_float(node)
+
+
 # A time stays text until its key is known: PyYAML would end without path on 30 February.
 _UniqueKeyLoader.add_constructor("tag:yaml.org,2002:timestamp", _as_text)
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:int", _in_base_ten)
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:float", _in_base_ten)
 
 
 def explained(path: Path, error: ValidationError) -> str:
@@ -697,9 +1027,34 @@ def explained(path: Path, error: ValidationError) -> str:
         ).lstrip(".")
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            message = "is not a known key"
-        given = problem["input"]
-        plain = isinstance(given, (str, int, float)) and NO_SECRETS not in message
-        shown = f" (got {given!r})" if plain else ""
-        lines.append(f"  {where or 'the file'}: {message}{shown}")
+            message = "is not a known key" + _right_key(problem["loc"])
+        lines.append(f"  {where or 'the file'}: {message}{_given(problem)}")
     return "\n".join(lines)
+
+
+SECRETS_OF = {
+    "prometheus": "bearerTokenFile or basicAuth",
+    "basicAuth": "passwordFile or passwordEnv",
+    "database": "urlFile or urlEnv",
+    "server": "tokenFile or tokenEnv",
+}
+"""The keys that name where a section's secret is kept."""
+
+
+def _right_key(where: tuple[int | str, ...]) -> str:
+    section, key = ("", *where)[-2:]
+    if section not in SECRETS_OF or not SECRET.search(str(key)):
+        return ""
+    return f"; a secret never stands in the file: {SECRETS_OF[str(section)]} says where it is kept"
+
+
+def _given(problem: ErrorDetails) -> str:
+    """What stood there, where it is short and cannot be a secret: an unknown key, a URL, a header
+    and a text in the place of a section may be one."""
+    given = problem["input"]
+    if not isinstance(given, (str, int, float)) or {"url", "headers"} & set(problem["loc"]):
+        return ""
+    if problem["type"] in ("extra_forbidden", "model_type"):
+        return ""
+    shown = repr(given)
+    return f" (got {shown if len(shown) <= LONGEST_SHOWN else shown[:LONGEST_SHOWN] + '...'})"

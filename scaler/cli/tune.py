@@ -88,7 +88,9 @@ def tune(
     pod_profile: Annotated[
         str, typer.Option(help="With --trace, pods: a name, or a YAML or JSON file.")
     ] = "h100-1200",
-    cold_start: Annotated[float, typer.Option(help="With --trace: seconds.", min=0)] = 180.0,
+    cold_start: Annotated[
+        float, typer.Option(help="With --trace: seconds.", min=0, max=86_400)
+    ] = 180.0,
     seed: Annotated[int, seed_option("Of arrivals and of the bootstrap.")] = 0,
     workers: Annotated[int, typer.Option(help="Runs at once; 0 is one a core.", min=0)] = 0,
     out: Annotated[

@@ -45,7 +45,7 @@ def plan() -> Scenario:
 @pytest.fixture(scope="module")
 def recorded(plan: Scenario) -> tuple[Tape, list[Decision]]:
     """A simulated run: what its ports answered, and what it decided."""
-    settings = demo_settings("sqlite://", 1)
+    settings = demo_settings("sqlite:///unused.db", 1)
     tape, store = Tape(), MemoryDecisionStore()
     fleet = plan.new_fleet()
     recorder = Recorder(fleet, fleet, tape)

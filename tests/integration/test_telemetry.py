@@ -124,7 +124,7 @@ def test_demand_is_asked_for_as_it_was_one_metric_lag_ago(
     prometheus_server: PrometheusServer,
 ) -> None:
     now = prometheus_server.end
-    lagging = workload(leadTime={"metricLagSeconds": 600})
+    lagging = workload(leadTime={"metricLagSeconds": 600}, history={"maxAgeSeconds": 700})
     with source(prometheus_server, lagging) as metrics:
         reading = metrics.observe(now)
     assert reading.value.at == now - timedelta(minutes=10)

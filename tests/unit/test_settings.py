@@ -124,7 +124,10 @@ def test_all_problems_are_reported_at_once_with_their_paths(tmp_path: Path) -> N
             ("maxReplicas: 400", "maxReplicas: 400\n  policy: {name: cron}"),
             "cron goes by schedules, and there are none",
         ),
-        (("http://prometheus:9090", "http://prometheus:99999"), "is not a URL: Port out of range"),
+        (
+            ("http://prometheus:9090", "http://prometheus:99999"),
+            "prometheus.url: is not a URL such as",
+        ),
         (("maxReplicas: 400", "maxReplicas: 400\n  ? [a]\n  : 1"), "a key must be a single word"),
         (
             (
@@ -215,7 +218,8 @@ def test_the_first_of_two_equal_local_hours_is_meant(tmp_path: Path) -> None:
         ),
         (("country: DE", "country: NO"), "calendar.country: must stand in quotes: YAML reads NO"),
         (("subdivision: BY", "subdivision: Bayer"), "subdivision of DE; there are Bayern"),
-        (("subdivision: BY", "subdivision: 01"), "calendar.subdivision: must stand in quotes"),
+        (("subdivision: BY", "subdivision: 1"), "calendar.subdivision: must stand in quotes"),
+        (("subdivision: BY", "subdivision: 01"), "'01' is not a known subdivision of DE"),
         (("country: DE\n    ", ""), "calendar.subdivision: needs country"),
         (("[2026-12-24", "[20261224"), "extraDaysOff[0]: is not a time such as"),
         (("[2026-12-24", "[2026-02-30"), "extraDaysOff[0]: Input should be a valid date"),
@@ -270,11 +274,79 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_settings(tmp_path / "nowhere.yaml")
 
 
-def test_a_password_in_the_file_is_not_printed(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError) as raised:
-        load(tmp_path, MINIMAL.replace("http://prometheus", "http://u:hunter2@prometheus"))
-    assert "password must not stand in the file" in str(raised.value)
-    assert "hunter2" not in str(raised.value)
+IN_FILE = "a password must not stand in the file"
+IN_HEADER = "secrets do not belong in headers; use bearerTokenFile or basicAuth"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ('url: "http://u:hunter2@p:9090"', f"prometheus.url: {IN_FILE}"),
+        ('url: "http://u:hunter2/x@p:9090"', f"prometheus.url: {IN_FILE}"),
+        ('url: "http://u:1/hunter2@p:9090"', f"prometheus.url: {IN_FILE}"),
+        ('url: "http://u:hunter2#x@p:9090"', f"prometheus.url: {IN_FILE}"),
+        ('url: "http://a@b.c:hunter2@p:9090"', f"prometheus.url: {IN_FILE}"),
+        ('url: "http://:hunter2@p:9090"', f"prometheus.url: {IN_FILE}"),
+        ('url: "http://p:9090/?token=hunter2"', f"prometheus.url: {IN_FILE}"),
+        ('url: "http://p:9090/?x=hunter2"', "prometheus.url: must end with the path"),
+        ('url: "http://p:9090hunter2"', "prometheus.url: is not a URL such as"),
+        ('url: "p:9090/hunter2"', "prometheus.url: String should match pattern"),
+        (
+            'url: "http://p", basicAuth: {username: u, password: hunter2}',
+            "prometheus.basicAuth.password: is not a known key; a secret never stands in the file",
+        ),
+        (
+            'url: "http://p", bearerToken: hunter2',
+            "never stands in the file: bearerTokenFile or basicAuth says where it is kept",
+        ),
+        ('url: "http://p", basicAuth: "u:hunter2"', "prometheus.basicAuth: Input should be a"),
+        ('url: "http://p", headers: {Authorization: hunter2}', IN_HEADER),
+        ('url: "http://p", headers: {X-Api-Key: hunter2}', IN_HEADER),
+        ('url: "http://p", headers: {Cookie: hunter2}', IN_HEADER),
+        ('url: "http://p", headers: {X-Team: "hunter2\\n"}', "prometheus.headers.X-Team: "),
+        ('url: "http://p", headers: hunter2', "prometheus.headers: Input should be a valid dict"),
+        ('url: "http://p": hunter2', "is not valid YAML: line 2, column 29: "),
+    ],
+)
+def test_a_secret_in_the_file_is_refused_and_not_printed(
+    tmp_path: Path, change: str, expected: str
+) -> None:
+    told = refusal(tmp_path, MINIMAL.replace('url: "http://prometheus:9090"', change))
+    assert expected in told
+    assert "hunter2" not in told
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ('database: {url: "postgresql+psycopg://u:s3/hunter2@h/db"}', f"database.url: {IN_FILE}"),
+        ('database: {url: "postgresql+psycopg://u@h/d?password=hunter2"}', f"url: {IN_FILE}"),
+        ('database: {url: "postgresql+psycopg://h/d?sslpassword=hunter2"}', f"url: {IN_FILE}"),
+        ('database: "postgresql+psycopg://u:hunter2@h/db"', "database: Input should be a valid"),
+        ("database: {password: hunter2}", "urlFile or urlEnv says where it is kept"),
+        ("server: {token: hunter2}", "server.token: is not a known key; a secret never stands"),
+        ("server: {port: 1, port: hunter2}", "the key 'port' stands twice"),
+    ],
+)
+def test_a_secret_of_another_section_is_not_printed_either(
+    tmp_path: Path, section: str, expected: str
+) -> None:
+    told = refusal(tmp_path, f"{MINIMAL}\n{section}\n")
+    assert expected in told
+    assert "hunter2" not in told
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        'database: {url: "sqlite:///C:/Users/a@b/daybreak.db"}',
+        'database: {url: "postgresql+psycopg://u@h1:5432,h2:5432/db?sslmode=require"}',
+        'database: {url: "postgresql+psycopg:///db?host=/run/postgresql&passfile=/run/pgpass"}',
+        "server: {allowedHosts: [daybreak.llm.svc, daybreak, 10.0.0.1]}",
+    ],
+)
+def test_what_only_looks_like_a_mistake_is_accepted(tmp_path: Path, section: str) -> None:
+    assert load(tmp_path, f"{MINIMAL}\n{section}\n").workloads
 
 
 def test_every_parameter_that_a_policy_reads_may_be_given() -> None:
@@ -296,6 +368,180 @@ def test_secrets_come_from_files_and_variables_only(tmp_path: Path) -> None:
     assert settings.prometheus.basic_auth is not None
     assert settings.prometheus.basic_auth.password() == "hunter2"
     assert "hunter2" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b"\xff\xfe\x00", "it is not UTF-8 text"), (b" \n", "is empty"), (None, "No such file")],
+)
+def test_a_secret_file_that_holds_none_is_named(
+    tmp_path: Path, content: bytes | None, expected: str
+) -> None:
+    secret = tmp_path / "secret"
+    if content is not None:
+        secret.write_bytes(content)
+    settings = load(
+        tmp_path,
+        f"{MINIMAL}\nserver: {{tokenFile: {secret}}}\ndatabase: {{urlFile: {secret}}}\n",
+    )
+    for read in (settings.server.token, settings.database.resolved_url):
+        with pytest.raises(SettingsError, match=expected) as raised:
+            read()
+        assert str(secret) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"]
+)
+def test_a_log_that_a_restart_would_lose_is_refused(tmp_path: Path, url: str) -> None:
+    assert "database.url: a log in memory" in refusal(
+        tmp_path, f"{MINIMAL}\ndatabase: {{url: '{url}'}}\n"
+    )
+    named = tmp_path / "url"
+    named.write_text(url)
+    settings = load(tmp_path, f"{MINIMAL}\ndatabase: {{urlFile: {named}}}\n")
+    with pytest.raises(SettingsError, match=r"database\.urlFile: a log in memory"):
+        settings.database.resolved_url()
+
+
+WORKLOAD = "maxReplicas: 400"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ((WORKLOAD, "maxReplicas: yes"), "maxReplicas: is not a number: YAML reads yes"),
+        ((WORKLOAD, "maxReplicas: 0220"), "maxReplicas: must not begin with a 0"),
+        ((WORKLOAD, 'maxReplicas: "0220"'), "maxReplicas: must not begin with a 0"),
+        ((WORKLOAD, "maxReplicas: 1:30"), "maxReplicas: Input should be a valid integer"),
+        ((WORKLOAD, f"maxReplicas: {'9' * 5000}"), "maxReplicas: Unable to parse input string"),
+        ((WORKLOAD, f"maxReplicas: 1{'0' * 30}"), "less than or equal to 2147483647"),
+        (
+            ("mode: shadow", "mode: floor, hpa: g, floorTtlSeconds: 44"),
+            "workload grammar: target.floorTtlSeconds must not lie below 3 intervals",
+        ),
+        (
+            ("mode: shadow", "mode: floor, hpa: g, floorTtlSeconds: 1.0e+18"),
+            "floorTtlSeconds: Input should be less than or equal to 86400",
+        ),
+        (("mode: shadow", "mode: scale, hpa: g"), "mode scale allows no HPA on its target"),
+        (("namespace: llm", "namespace: a.b"), "target.namespace: String should match"),
+        (('"sum(rate(gateway_requests_total[1m]))"', '" "'), "demand.query: must not be empty"),
+        (
+            ('query: "sum(rate(gateway_requests_total[1m]))"', "vllm: {labels: {__name__: x}}"),
+            "__name__ is the metric's own name",
+        ),
+        (("workloads:", "intervalSeconds: 1:30\nworkloads:"), "intervalSeconds: Input should be"),
+        (("workloads:", "database: {url: ''}\nworkloads:"), "database.url: String should have"),
+        (
+            ("workloads:", "kubernetes: {timeoutSeconds: 1.0e+20}\nworkloads:"),
+            "kubernetes.timeoutSeconds: Input should be less than or equal to 86400",
+        ),
+        (("workloads:", "server: {allowedHosts: ['*']}\nworkloads:"), "is not a host name such as"),
+        (
+            ("workloads:", "server: {allowedHosts: [a:80]}\nworkloads:"),
+            "is not a host name such as",
+        ),
+        (("workloads:", f"x: {'[' * 3000}{']' * 3000}\nworkloads:"), "is nested too deeply"),
+        (("workloads:", "x: !!bool perhaps\nworkloads:"), "holds a value that cannot be read"),
+        (("http://prometheus:9090", "http://:9090"), "is not a URL such as"),
+        (("http://prometheus:9090", "http:///"), "is not a URL such as"),
+        (("http://prometheus:9090", "http://p/#x"), "no ? and no #"),
+        (('9090"}', '9090", tenant: "a\\nb"}'), "prometheus.tenant: String should match pattern"),
+        (('9090"}', '9090", tenantHeader: Authorization}'), "prometheus.tenantHeader: secrets do"),
+        (('9090"}', '9090", headers: {X-Team: "5 €"}}'), "headers.X-Team: String should match"),
+        (('9090"}', '9090", timeoutSeconds: 1.0e+20}'), "prometheus.timeoutSeconds: Input should"),
+    ],
+)
+def test_what_could_never_work_is_refused(
+    tmp_path: Path, change: tuple[str, str], expected: str
+) -> None:
+    assert change[0] in MINIMAL
+    assert expected in refusal(tmp_path, MINIMAL.replace(*change, 1))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            "slo: {p99Seconds: true}",
+            "slo.p99Seconds: is not a number",
+        ),
+        (
+            "policy: {parameters: {margin: on}}",
+            "parameters.margin: is not a number",
+        ),
+        (
+            "policy: {parameters: {margin: -100}}",
+            "policy.parameters: margin: expected -10 to 100, got -100",
+        ),
+        (
+            "policy: {parameters: {collapseRatio: 5}}",
+            "policy.parameters: collapseRatio: expected 0 to 1, got 5",
+        ),
+        (
+            "policy: {parameters: {lookBackSeconds: -5}}",
+            "policy.parameters: lookBackSeconds: expected 0 to 86400, got -5",
+        ),
+        (
+            "policy: {name: hpa, parameters: {scaleDownWindowSeconds: 1.0e+15}}",
+            "policy.parameters: scaleDownWindowSeconds: expected 0 to 86400, got 1e+15",
+        ),
+        (
+            "policy: {schedules: [{start: 0 8 * * *, end: 0 9 * * *, replicas: 5}]}",
+            "predictive does not heed schedules; only cron and cron_floor do",
+        ),
+        (
+            "behavior: {scaleDown: {policies: [{type: Percent, value: 150, periodSeconds: 9}]}}",
+            "behavior.scaleDown: policies: no more than 100 percent can go",
+        ),
+        (
+            "leadTime: {metricLagSeconds: 300}",
+            "leadTime.metricLagSeconds (300) must lie below history.maxAgeSeconds (180)",
+        ),
+        (
+            "leadTime: {p95Seconds: 1.0e+8}",
+            "leadTime.p95Seconds: Input should be less than or equal to 86400",
+        ),
+        (
+            "leadTime: {p95Seconds: 80000}\n  history: {days: 1}",
+            "workload grammar: leadTime.p95Seconds and metricLagSeconds, 80015 s together",
+        ),
+        (
+            "history: {days: 0.00001}",
+            "history.days: Input should be",
+        ),
+        (
+            "history: {days: 400, stepSeconds: 1}",
+            "400 days in steps of 1 s are 34,560,000 steps, expected 2,500,000 at most",
+        ),
+        (
+            'signals: {errorsQps: ""}',
+            "errorsQps: must not be empty",
+        ),
+    ],
+)
+def test_what_could_never_work_for_a_workload_is_refused(
+    tmp_path: Path, line: str, expected: str
+) -> None:
+    assert expected in refusal(tmp_path, f"{MINIMAL}  {line}\n")
+
+
+def test_the_shortest_floor_outlives_three_intervals(tmp_path: Path) -> None:
+    text = MINIMAL.replace("mode: shadow", "mode: floor, hpa: g, floorTtlSeconds: 45")
+    assert load(tmp_path, text).workloads[0].target.floor_ttl_seconds == 45
+
+
+def test_every_key_says_what_it_means() -> None:
+    schema = Settings.model_json_schema(by_alias=True)
+    sections = [schema, *schema["$defs"].values()]
+    silent = [
+        f"{section['title']}.{key}"
+        for section in sections
+        for key, found in section.get("properties", {}).items()
+        if not found.get("description", "").endswith(".")
+    ]
+    assert silent == []
 
 
 def test_the_published_schema_is_the_current_one() -> None:
