@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from types import FrameType
@@ -40,6 +41,7 @@ class Daemon:
         self._rounds = rounds
         self._clock = clock
         self._stop = threading.Event()
+        self._signals: deque[int] = deque()
         self._jobs = jobs
         self._seen = clock.now()
         self._in_hand: set[str] = set()
@@ -57,12 +59,14 @@ class Daemon:
         """Work until SIGTERM, SIGINT or `stop`; False where work in hand had to be cut off."""
         previous = {
             number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGTERM, signal.SIGINT)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         }
         try:
             self._scheduler.start()
             while not self._stop.wait(WATCH_SECONDS):
+                self._tell_signals()
                 self._follow_the_clock()
+            self._tell_signals()
             return self._shut_down()
         finally:
             for number, handler in previous.items():
@@ -110,8 +114,18 @@ class Daemon:
             self._begun[job.name].set()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        _log.info("stopping", signal=signal.Signals(number).name)
-        self.stop()
+        """Tells nothing itself: it may have come in the middle of a line of the log."""
+        self._signals.append(number)
+        if number != signal.SIGHUP:
+            self.stop()
+
+    def _tell_signals(self) -> None:
+        while self._signals:
+            name = signal.Signals(self._signals.popleft()).name
+            if name == "SIGHUP":
+                _log.warning("settings are not reloaded; restart daybreak", signal=name)
+            else:
+                _log.info("stopping", signal=name)
 
     def _shut_down(self) -> bool:
         self._rounds.stop()

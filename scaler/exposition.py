@@ -9,10 +9,12 @@ reads a missing series as zero would otherwise drop the fleet when one tick fail
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from forecaster.forecast import FittedModel
 from policies.context import ScalingContext
@@ -144,6 +146,17 @@ class Exposition:
             measured.remove_by_labels(gone)
         self._forecast.remove_by_labels(gone)
         self._replicas.remove_by_labels(gone)
+
+
+class LostLines(Collector):
+    """How much of the log is missing; the log cannot say it."""
+
+    def __init__(self, lost: Callable[[], int]) -> None:
+        self._lost = lost
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        text = "Lines of the log that standard error did not take."
+        yield CounterMetricFamily("daybreak_log_lines_lost", text, self._lost())
 
 
 def _show(gauge: Gauge, value: float | None, *labels: str) -> None:

@@ -128,7 +128,10 @@ class Rounds:
         if not self._stopping:
             began = self._stopwatch()
             result = self._tick(name, self._loops[name], now)
+            # First: who watches must hear of it whatever becomes of the log.
             self._after_tick(result, self._stopwatch() - began)
+            if isinstance(result, TickResult) and self._log.is_enabled_for(logging.INFO):
+                self._say(result)
 
     def _catch_up(self, now: datetime, name: str) -> None:
         if self._stopping:
@@ -140,7 +143,7 @@ class Rounds:
 
     def _tick(self, name: str, loop: ControlLoop, now: datetime) -> TickResult | Failure:
         try:
-            result = loop.tick(now)
+            return loop.tick(now)
         except TargetError as error:
             self._log.warning("target unreadable", workload=name, error=str(error))
             return Failure(name, now, str(error))
@@ -148,9 +151,6 @@ class Rounds:
             # Whatever it is, it is this workload's: the others still get their decision.
             self._log.exception("tick failed", workload=name)
             return Failure(name, now, f"{type(error).__name__}: {error}")
-        if self._log.is_enabled_for(logging.INFO):
-            self._say(result)
-        return result
 
     def _say(self, result: TickResult) -> None:
         self._log.info(

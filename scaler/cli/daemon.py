@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Annotated
@@ -9,10 +10,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from scaler.cli.logs import STREAM
 from scaler.cli.output import BAD_INPUT, ConfigOption, JsonOption, write_json
 from scaler.clock import SystemClock
 from scaler.control import Control
 from scaler.daemon import Daemon
+from scaler.exposition import LostLines
 from scaler.finding import Finding, Severity
 from scaler.live import live_ports
 from scaler.preflight import check_settings
@@ -34,6 +37,7 @@ def run(
     engine = open_log(settings.database.resolved_url())
     clock = SystemClock()
     watch = Watch(settings, clock)
+    watch.registry.register(LostLines(lambda: STREAM.lost))
     store = SqlDecisionStore(engine)
     rounds = build_rounds(settings, live_ports(settings, store, clock), watch)
     jobs = rounds.jobs(settings.interval_seconds, settings.refit_interval_seconds)
@@ -103,6 +107,7 @@ def write_findings(findings: list[Finding], json_out: str | None) -> None:
 def _leave(status: int) -> None:
     """Threads that still wait for a network answer must not keep the process alive; everything
     that is to be kept is in the database by now."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(status)

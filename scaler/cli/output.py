@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, TextIO, cast
 
 import structlog
 import typer
@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from structlog.typing import EventDict
 
 from forecaster.history import TrafficHistory
+from scaler.cli.logs import STREAM
 from scaler.listening import CannotListenError
 from scaler.ports import StoreError
 from scaler.settings import SettingsError
@@ -176,7 +177,7 @@ def configure_logs(level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, STREAM)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -102,11 +103,13 @@ def daybreak(
 
 
 @contextmanager
-def running(folder: Path, config: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
+def running(
+    folder: Path, config: dict[str, Any], log_file: str = "log"
+) -> Iterator[subprocess.Popen[str]]:
     """The daemon, from its start until it is ended by the test, or killed after it."""
     path = folder / "daybreak.yaml"
     path.write_text(yaml.safe_dump(config))
-    with (folder / "log").open("w") as log:
+    with (folder / log_file).open("w") as log:
         process = subprocess.Popen([DAYBREAK, "run", "--config", path], stderr=log, text=True)
         try:
             yield process
@@ -197,6 +200,20 @@ def test_sigterm_ends_within_ten_seconds_with_nothing_half_written(
     engine = open_engine(config["database"]["url"])
     assert len(outcomes(engine)) == len(stored) > 0
     engine.dispose()
+
+
+def test_a_full_log_disk_stops_neither_metrics_nor_a_stop(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    with running(tmp_path, config, "/dev/full") as process:
+        wait_for(lambda: get(config, "/readyz")[0] == 200)
+        text = get(config, "/metrics")[1]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 0
+    assert f'daybreak_desired_replicas{{workload="{NAME}"}}' in text
+    lost = re.search(r"^daybreak_log_lines_lost_total (.+)", text, re.MULTILINE)
+    assert lost
+    assert float(lost[1]) >= 1
 
 
 def test_sigterm_is_not_held_up_by_a_hanging_api_server(

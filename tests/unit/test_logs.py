@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 
+from scaler.cli.logs import STREAM
 from scaler.cli.output import LONGEST_LOGGED, configure_logs
 
 HOSTILE = "x\x1b[2J\u202egpj\r\nlevel=error\x07"
@@ -49,3 +51,14 @@ def test_a_traceback_keeps_its_lines(capsys: pytest.CaptureFixture[str]) -> None
     assert logged.splitlines()[0].startswith("Traceback")
     assert "\x1b" not in logged
     assert "\u202e" not in logged
+
+
+def test_a_line_that_cannot_be_written_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure_logs("info")
+    before = STREAM.lost
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        structlog.get_logger().info("decided")
+        with pytest.raises(OSError, match="No space left"):
+            full.close()
+    assert STREAM.lost == before + 1

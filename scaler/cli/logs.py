@@ -1,0 +1,33 @@
+"""Where the lines of the log go: standard error, whoever says them, as long as it takes them.
+
+Knows what happens to a line that cannot be written. What a line looks like is `output`'s.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+class LogStream:
+    """Standard error as a file that fails nobody: a full disk or a dead pipe takes the log away,
+    and nothing else. `lost` counts the lines that it did not take."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        self._line += text
+        return len(text)
+
+    def flush(self) -> None:
+        line, self._line = self._line, ""
+        try:
+            sys.stderr.write(line)
+            sys.stderr.flush()
+        except OSError:
+            self.lost += 1
+
+
+STREAM = LogStream()
+"""The one of this process."""
