@@ -6,6 +6,7 @@ declared here at every start; no job is ever stored.
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections import deque
@@ -51,6 +52,8 @@ class Daemon:
             executors={job.name: ThreadPoolExecutor(1) for job in jobs},
             job_defaults={"coalesce": True, "max_instances": 1},
         )
+        # What it would warn of, a run that was left out, is told by our listener.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
         self._scheduler.add_listener(_on_skipped, EVENT_JOB_MAX_INSTANCES | EVENT_JOB_MISSED)
         for job in jobs:
             self._add(job)

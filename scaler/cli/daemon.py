@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 from rich.console import Console
 
@@ -23,6 +26,8 @@ from scaler.settings import Settings, SettingsError, load_settings
 from scaler.status_server import StatusServer, build_app
 from scaler.wiring import Watch, build_rounds, open_log
 from storage.decisions import SqlDecisionStore
+
+_log = structlog.get_logger("daybreak")
 
 
 def run(
@@ -59,10 +64,24 @@ def run(
         settings.server.port,
     )
     server.start()  # First: where it cannot listen, nothing is decided.
+    _tell_start(config, settings, server.url)
     clean = Daemon(rounds, jobs, clock).run()
     server.stop()
     engine.dispose()
     _leave(0 if clean else 1)
+
+
+def _tell_start(config: Path, settings: Settings, page: str) -> None:
+    _log.info(
+        "started",
+        version=version("daybreak-autoscaler"),
+        settings=str(config),
+        page=page,
+        workloads={
+            one.name: f"{one.target.mode} {one.target.namespace}/{one.target.name}"
+            for one in settings.workloads
+        },
+    )
 
 
 def _control(settings: Settings) -> Control | None:

@@ -5,7 +5,12 @@ Knows what happens to a line that cannot be written. What a line looks like is `
 
 from __future__ import annotations
 
+import logging
 import sys
+
+import structlog
+
+_log = structlog.get_logger("daybreak")
 
 
 class LogStream:
@@ -31,3 +36,21 @@ class LogStream:
 
 STREAM = LogStream()
 """The one of this process."""
+
+
+class StandardLogs(logging.Handler):
+    """What libraries warn of, as lines like ours: whoever reads the log by machine reads these."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            say = _log.error if record.levelno >= logging.ERROR else _log.warning
+            say(record.getMessage(), logger=record.name, exc_info=record.exc_info)
+        except Exception:  # noqa: BLE001  # as the library's own handlers do
+            self.handleError(record)
+
+
+def route_standard_logs() -> None:
+    """Once for the process, however often it is asked for."""
+    root = logging.getLogger()
+    if not any(isinstance(handler, StandardLogs) for handler in root.handlers):
+        root.addHandler(StandardLogs(logging.WARNING))

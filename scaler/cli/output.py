@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from structlog.typing import EventDict
 
 from forecaster.history import TrafficHistory
-from scaler.cli.logs import STREAM
+from scaler.cli.logs import STREAM, route_standard_logs
 from scaler.listening import CannotListenError
 from scaler.ports import StoreError
 from scaler.settings import SettingsError
@@ -179,6 +179,7 @@ def configure_logs(level: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, STREAM)),
     )
+    route_standard_logs()
 
 
 def _inert(_logger: object, _method: str, event: EventDict) -> EventDict:

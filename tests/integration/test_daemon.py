@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -214,6 +215,22 @@ def test_a_full_log_disk_stops_neither_metrics_nor_a_stop(
     lost = re.search(r"^daybreak_log_lines_lost_total (.+)", text, re.MULTILINE)
     assert lost
     assert float(lost[1]) >= 1
+
+
+def test_every_line_of_the_log_is_json_and_the_first_says_what_runs(
+    tmp_path: Path, config: dict[str, Any], cluster: KubernetesServer
+) -> None:
+    config["kubernetes"]["timeoutSeconds"] = 30
+    cluster.fail(Fault("get", "deployments", drop=Drop.HANG, lasts=99))
+    log = tmp_path / "log"
+    with running(tmp_path, config):
+        wait_for(lambda: "run skipped" in log.read_text())
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert lines[0]["event"] == "started"
+    assert lines[0]["settings"] == str(tmp_path / "daybreak.yaml")
+    assert lines[0]["page"] == f"http://127.0.0.1:{config['server']['port']}/"
+    assert lines[0]["workloads"] == {NAME: f"scale llm/{NAME}"}
+    assert {line["event"] for line in lines[1:]} == {"run skipped"}
 
 
 def test_sigterm_is_not_held_up_by_a_hanging_api_server(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,3 +63,21 @@ def test_a_line_that_cannot_be_written_is_counted(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(OSError, match="No space left"):
             full.close()
     assert STREAM.lost == before + 1
+
+
+def test_what_libraries_warn_of_is_a_line_like_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        configure_logs("info")
+    library = logging.getLogger("library.of.somebody")
+    library.info("connected")
+    library.warning("retry %d of %s", 2, HOSTILE)
+    try:
+        fail()
+    except ValueError:
+        library.exception("given up")
+    told = capsys.readouterr().err.splitlines()
+    warned, failed = map(json.loads, told[:2])
+    assert (warned["level"], warned["logger"]) == ("warning", "library.of.somebody")
+    assert warned["event"].startswith("retry 2 of x")
+    assert (failed["level"], failed["event"]) == ("error", "given up")
+    assert failed["exception"].startswith("Traceback")
