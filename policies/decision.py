@@ -84,6 +84,12 @@ class OutcomeKind(StrEnum):
     UNKNOWN = "Unknown"
 
 
+NOT_APPLIED = frozenset(
+    {OutcomeKind.CONFLICT, OutcomeKind.REFUSED, OutcomeKind.FAILED, OutcomeKind.UNKNOWN}
+)
+"""The target does not, as far as is known, carry what was decided, though it should."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a decision at the target; `detail` says why where it was not applied."""

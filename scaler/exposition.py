@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from forecaster.forecast import FittedModel
 from policies.context import ScalingContext
+from policies.decision import NOT_APPLIED
 from scaler.band import forecast_band
 from scaler.loop import TickResult
 from scaler.rounds import Failure
@@ -64,6 +65,9 @@ class Exposition:
         self._fitted_at = gauge("model_fitted_timestamp_seconds", "When the model was fitted.")
         self._decisions = counter("decisions", "Decisions by the reason that bound.", "reason")
         self._outcomes = counter("outcomes", "What became of decisions.", "outcome")
+        self._not_applied = gauge(
+            "not_applied", "1 where this became of the last decision, else 0.", "outcome"
+        )
         self._problems = counter("problems", "Doubts about inputs.", "source", "kind")
         self._failures = counter("tick_failures", "Ticks that came to no decision.")
         self._refit_failures = counter("refit_failures", "Fits that failed; the old model stays.")
@@ -95,6 +99,9 @@ class Exposition:
         self._failures.labels(workload)
         self._decisions.labels(workload, result.decision.reason.value).inc()
         self._outcomes.labels(workload, result.outcome.kind.value).inc()
+        for kind in NOT_APPLIED:
+            standing = float(result.outcome.kind is kind)
+            self._not_applied.labels(workload, kind.value).set(standing)
         for problem in context.problems:
             self._problems.labels(workload, problem.source.value, problem.kind.value).inc()
         self._decided_at.labels(workload).set(context.now.timestamp())

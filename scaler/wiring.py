@@ -13,6 +13,7 @@ from forecaster.forecast import FittedModel
 from scaler.clock import SystemClock
 from scaler.exposition import Exposition
 from scaler.loop import ControlLoop, Ports, TickResult
+from scaler.obstacles import Writes
 from scaler.ports import Clock
 from scaler.rounds import OVERDUE_INTERVALS, Failure, Rounds
 from scaler.settings import Settings, Workload
@@ -38,6 +39,7 @@ class Watch:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     exposition: Exposition = field(init=False)
     listeners: list[Callable[[TickResult | Failure], None]] = field(default_factory=list)
+    writes: Writes = field(default_factory=Writes)
     _decided_at: dict[str, datetime] = field(default_factory=dict)
     _failures: dict[str, str] = field(default_factory=dict)
 
@@ -47,8 +49,12 @@ class Watch:
 
     def after_tick(self, result: TickResult | Failure, seconds: float) -> None:
         self.exposition.observe(result, tick_seconds=seconds)
+        self.writes.after_tick(result)
+        self._note(result)
         for listener in self.listeners:
             listener(result)
+
+    def _note(self, result: TickResult | Failure) -> None:
         if isinstance(result, Failure):
             self._failures[result.workload] = result.message
             return
@@ -59,15 +65,17 @@ class Watch:
         self.exposition.observe_refit(workload, result)
 
     def unready(self) -> list[str]:
-        """Why the daemon is not ready: workloads without a decision in three intervals. One from
-        further ahead is none: the clock was set back since."""
+        """Why the daemon is not ready: workloads without a decision in three intervals, or that
+        grow in vain for as long. A decision from further ahead is none: the clock was set back
+        since."""
         now = self.clock.now()
         recent = timedelta(seconds=OVERDUE_INTERVALS * self.settings.interval_seconds)
-        return [
+        undecided = [
             f"{name}: {self._failures.get(name, 'no recent decision')}"
             for name in (workload.name for workload in self.settings.workloads)
             if name not in self._decided_at or abs(now - self._decided_at[name]) > recent
         ]
+        return [*undecided, *self.writes.starving(now, recent)]
 
 
 def build_rounds(settings: Settings, ports_for: PortsFor, watch: Watch) -> Rounds:

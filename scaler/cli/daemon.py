@@ -21,6 +21,7 @@ from scaler.daemon import Daemon
 from scaler.exposition import LostLines
 from scaler.finding import Finding, Severity
 from scaler.live import live_ports
+from scaler.obstacles import Teller
 from scaler.preflight import check_settings
 from scaler.settings import Settings, SettingsError, load_settings
 from scaler.status_server import StatusServer, build_app
@@ -43,6 +44,7 @@ def run(
     clock = SystemClock()
     watch = Watch(settings, clock)
     watch.registry.register(LostLines(lambda: STREAM.lost))
+    watch.listeners.append(Teller().after_tick)
     store = SqlDecisionStore(engine)
     rounds = build_rounds(settings, live_ports(settings, store, clock), watch)
     jobs = rounds.jobs(settings.interval_seconds, settings.refit_interval_seconds)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+import structlog
 from kubernetes.client import V1Pod
 
 from policies.context import LeadTime, Replicas
@@ -18,6 +19,11 @@ from scaler.starts import FEWEST, Starts
 
 EPOCH = "daybreak/epoch"
 FEWEST_PODS = 5
+READS_UNTIL_TAKEN_ON = 3
+"""A Deployment that was created anew is taken on at the last of so many reads in a row that find
+it: one stale answer is none, and what was decided on the old one is long done with."""
+
+_log = structlog.get_logger("daybreak")
 
 
 def stored_number(text: str | None) -> int | None:
@@ -29,8 +35,7 @@ def stored_number(text: str | None) -> int | None:
 
 
 class DeploymentReader:
-    """Reads a Deployment and its pods; remembers the uid that it saw first, and how long pods took
-    to start."""
+    """Reads a Deployment and its pods; remembers its uid, and how long pods took to start."""
 
     def __init__(self, api: ClusterClient, target: Target, lead_time: LeadTime) -> None:
         self.api = api
@@ -38,6 +43,7 @@ class DeploymentReader:
         self.name = target.name
         self._lead = timedelta(seconds=lead_time.p95_seconds)
         self._uid: str | None = None
+        self._anew: tuple[str, int] | None = None
         self._starts = Starts()
         self._looked = False
 
@@ -52,7 +58,7 @@ class DeploymentReader:
     def replicas(self, now: datetime) -> Replicas:
         """Raises ClusterError."""
         found = self.deployment()
-        self._uid = self._uid or found.uid
+        self._note_uid(found.uid)
         pods = list(list_pods(self.api, self.namespace, found.selector))
         kept = [pod for pod in pods if not is_draining(pod)]
         self._note_starts(kept, now)
@@ -83,14 +89,24 @@ class DeploymentReader:
                     self._starts.note(uid, created_at(pod, now), seconds)
 
     def recreated(self, uid: str) -> str | None:
-        """What is wrong where `uid` is not the one that was seen first."""
+        """What is wrong where `uid` is not the one that is written to."""
         self._uid = self._uid or uid
         if uid == self._uid:
             return None
         return (
-            f"{self.label} was deleted and created anew (uid {self._uid}, now {uid}); "
-            "restart daybreak to go on with the new one"
+            f"{self.label} was deleted and created anew (uid {self._uid}, now {uid}); the new one "
+            f"is taken on at the decision that finds it for the {READS_UNTIL_TAKEN_ON}rd time"
         )
+
+    def _note_uid(self, uid: str) -> None:
+        if self._uid is None or uid == self._uid:
+            self._uid, self._anew = uid, None
+            return
+        reads = self._anew[1] + 1 if self._anew and self._anew[0] == uid else 1
+        self._anew = (uid, reads)
+        if reads >= READS_UNTIL_TAKEN_ON:
+            _log.warning("taken on anew", target=self.label, uid=uid, before=self._uid)
+            self._uid, self._anew = uid, None
 
 
 def is_draining(pod: V1Pod) -> bool:

@@ -26,6 +26,7 @@ from kubernetes.client import (
     V1ObjectMeta,
 )
 from kubernetes.client.rest import RESTResponse
+from structlog.testing import capture_logs
 
 from policies.context import LeadTime, Replicas
 from policies.decision import OutcomeKind
@@ -323,15 +324,28 @@ def recreate(cluster: Cluster) -> None:
     cluster.create_deployment()
 
 
-def test_scale_refuses_a_recreated_deployment(cluster: Cluster) -> None:
+def test_scale_refuses_a_recreated_deployment_until_it_has_stayed(cluster: Cluster) -> None:
     target = cluster.target("scale")
     seen = read(target)
     recreate(cluster)
-    for again in (seen, read(target)):
+    for again in (seen, read(target), read(target)):
         outcome = target.apply(5, again, 1)
         assert outcome.kind is OutcomeKind.REFUSED
         assert "created anew" in outcome.detail
     assert cluster.deployment().spec.replicas == 2
+    with capture_logs() as logged:
+        taken_on = read(target)
+    assert [line["event"] for line in logged] == ["taken on anew"]
+    assert target.apply(5, seen, 1).kind is OutcomeKind.REFUSED
+    assert target.apply(5, taken_on, 1).kind is OutcomeKind.APPLIED
+
+
+def test_a_deployment_that_is_recreated_again_and_again_is_not_taken_on(cluster: Cluster) -> None:
+    target = cluster.target("scale")
+    read(target)
+    for _ in range(4):
+        recreate(cluster)
+        assert target.apply(5, read(target), 1).kind is OutcomeKind.REFUSED
 
 
 def test_scale_does_not_write_to_one_recreated_just_before_the_write(cluster: Cluster) -> None:

@@ -58,6 +58,7 @@ def test_a_tick_is_exposed_under_the_contract_names() -> None:
         ("daybreak_replicas", {"state": "draining"}, 0.0),
         ("daybreak_decisions_total", {"reason": "ForecastPeak"}, 1.0),
         ("daybreak_outcomes_total", {"outcome": "Applied"}, 1.0),
+        ("daybreak_not_applied", {"outcome": "Refused"}, 0.0),
         ("daybreak_forecast_trusted", {}, 1.0),
         ("daybreak_forecast_skill", {}, 0.5),
         ("daybreak_data_age_seconds", {}, 20.0),
@@ -72,6 +73,20 @@ def test_a_tick_is_exposed_under_the_contract_names() -> None:
     ]
     for name, labels, number in expected:
         assert value(found, name, **labels) == number, (name, labels)
+
+
+def test_a_write_that_is_refused_stands_until_one_is_not() -> None:
+    registry = CollectorRegistry()
+    exposition = Exposition(registry)
+    for kind, refused, failed in (
+        (OutcomeKind.REFUSED, 1.0, 0.0),
+        (OutcomeKind.FAILED, 0.0, 1.0),
+        (OutcomeKind.APPLIED, 0.0, 0.0),
+    ):
+        exposition.observe(ticked(situation(), kind))
+        found = samples(registry)
+        assert value(found, "daybreak_not_applied", outcome="Refused") == refused
+        assert value(found, "daybreak_not_applied", outcome="Failed") == failed
 
 
 def test_what_is_not_known_is_absent_and_not_zero() -> None:
