@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -51,6 +51,7 @@ from scaler.control import (
     read_body,
 )
 from scaler.listening import listen
+from scaler.obstacles import Unapplied
 from scaler.ports import StoreError
 from scaler.rounds import OVERDUE_INTERVALS
 from storage.database import reading
@@ -119,6 +120,15 @@ _pages.filters.update(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the daemon behind the page knows beside the log: the workloads that its settings name,
+    and whose decisions are not applied."""
+
+    names: frozenset[str]
+    unapplied: Callable[[], Mapping[str, Unapplied]]
+
+
 def build_app(
     engine: Engine,
     registry: CollectorRegistry,
@@ -126,10 +136,13 @@ def build_app(
     allowed_hosts: Iterable[str] = (),
     control: Control | None = None,
     now: Callable[[], datetime] | None = None,
+    *,
+    served: Served | None = None,
 ) -> Starlette:
     """The application; `readiness` says why the daemon is not ready, or nothing where it is, each
     reason with the name of its workload before a colon. With `now` the ages of what is shown are
-    counted from that, else they are those at the last decision.
+    counted from that, else they are those at the last decision. With `served` the workloads are
+    those of a daemon's settings, and what else the log holds is shown as past.
 
     Addresses and loopback names may always be asked for; `allowed_hosts` names what else may,
     such as the name of a Service. Without `control` it only shows; with it, `now` is also the
@@ -138,7 +151,7 @@ def build_app(
     if control is not None and now is None:
         raise ValueError("overrides need a clock")
     hosts = frozenset(map(str.lower, allowed_hosts))
-    site = _Site(engine, registry, readiness, _Desk(control, now, hosts))
+    site = _Site(engine, registry, readiness, _Desk(control, now, hosts), served)
     return Starlette(
         routes=[
             Route("/", site.overview),
@@ -258,6 +271,7 @@ class _Glance:
     context: ScalingContext
     override: OverrideRow | None
     now: datetime | None
+    in_settings: bool | None
 
     @property
     def data_age_seconds(self) -> float | None:
@@ -273,9 +287,14 @@ class _Glance:
         return None if self.now is None else (self.now - self.last.at).total_seconds()
 
     @property
+    def past(self) -> bool:
+        """Whether the settings do not name it any more: no decision is to come."""
+        return self.in_settings is False
+
+    @property
     def overdue(self) -> bool:
         """One from further ahead is none either: the clock was set back since."""
-        age = self.decided_age_seconds
+        age = None if self.past else self.decided_age_seconds
         return age is not None and abs(age) > OVERDUE_INTERVALS * self.context.interval_seconds
 
 
@@ -297,11 +316,13 @@ class _Site:
         registry: CollectorRegistry,
         readiness: Callable[[], list[str]],
         desk: _Desk,
+        served: Served | None,
     ) -> None:
         self._engine = engine
         self._registry = registry
         self._readiness = readiness
         self._desk = desk
+        self._served = served
         self._asked: Counter | None = None
         if desk.control is not None:
             text = "Requests to override, by whether they were taken."
@@ -316,7 +337,9 @@ class _Site:
 
     def readyz(self, _: Request) -> Response:
         reasons = self._readiness()
-        body = {"ready": not reasons, "reasons": reasons}
+        standing = {} if self._served is None else self._served.unapplied()
+        not_applied = {name: _unapplied_json(one) for name, one in standing.items()}
+        body = {"ready": not reasons, "reasons": reasons, "not_applied": not_applied}
         return JSONResponse(body, status_code=503 if reasons else 200)
 
     def metrics(self, request: Request) -> Response:
@@ -404,9 +427,15 @@ class _Site:
         user = control.user(request.headers)
         if user is not None:
             fields["owner"] = user
-        if name not in timeline.workload_names(self._engine):
+        if name not in self._names():
             raise RefusedError(404, "no such workload")
         return record_override(self._engine, name, now(), override_request(fields, source))
+
+    def _names(self) -> Iterable[str]:
+        """Whose decisions are still to come: also who has had none yet can be paused."""
+        if self._served is not None:
+            return self._served.names
+        return timeline.workload_names(self._engine)
 
     def _count(self, outcome: str) -> None:
         if self._asked is not None:
@@ -420,7 +449,7 @@ class _Site:
     def _form(self, request: Request, glance: _Glance) -> dict[str, Any] | None:
         """What the form needs to know; None where the page only shows."""
         control = self._desk.control
-        if control is None:
+        if control is None or glance.past:
             return None
         return {
             "kinds": KINDS,
@@ -445,7 +474,8 @@ class _Site:
         with reading(self._engine) as connection:
             found = newest_override(connection, name, self._now(context))
         now = None if self._desk.now is None else self._desk.now()
-        return _Glance(name, self._mode(name), last[0], context, found, now)
+        in_settings = None if self._served is None else name in self._served.names
+        return _Glance(name, self._mode(name), last[0], context, found, now, in_settings)
 
     def _mode(self, workload: str) -> str:
         """The mode that the daemon's own metric names; the log does not hold it."""
@@ -584,11 +614,20 @@ def _glance_json(glance: _Glance) -> dict[str, Any]:
     return {
         "workload": glance.name,
         "mode": glance.mode or None,
+        "in_settings": glance.in_settings,
         "data_age_seconds": glance.data_age_seconds,
         "decided_age_seconds": glance.decided_age_seconds,
         "overdue": glance.overdue,
         "override": None if glance.override is None else _override_json(glance.override),
         "last": _decision_json(glance.last),
+    }
+
+
+def _unapplied_json(one: Unapplied) -> dict[str, str]:
+    return {
+        "outcome": one.outcome.kind.value,
+        "since": one.since.isoformat(),
+        "detail": one.outcome.detail,
     }
 
 

@@ -24,7 +24,7 @@ from scaler.live import live_ports
 from scaler.obstacles import Teller
 from scaler.preflight import check_settings
 from scaler.settings import Settings, SettingsError, load_settings
-from scaler.status_server import StatusServer, build_app
+from scaler.status_server import Served, StatusServer, build_app
 from scaler.wiring import Watch, build_rounds, open_log
 from storage.decisions import SqlDecisionStore
 
@@ -61,6 +61,9 @@ def run(
             settings.server.allowed_hosts,
             _control(settings),
             clock.now,
+            served=Served(
+                frozenset(workload.name for workload in settings.workloads), watch.writes.standing
+            ),
         ),
         settings.server.host,
         settings.server.port,

@@ -20,7 +20,7 @@ from policies.context import OverrideKind
 from scaler.cli.daemon import _control
 from scaler.control import Control
 from scaler.settings import SettingsError, load_settings
-from scaler.status_server import StatusServer, build_app
+from scaler.status_server import Served, StatusServer, build_app
 from storage import schema
 from storage.database import open_engine, upgrade
 from storage.decisions import SqlDecisionStore
@@ -70,14 +70,15 @@ class Site:
         return self.registry.get_sample_value("daybreak_override_requests_total", labels) or 0.0
 
 
-def running(folder: Path, control: Control | None) -> Iterator[Site]:
+def running(folder: Path, control: Control | None, served: Served | None = None) -> Iterator[Site]:
     engine = open_engine(f"sqlite:///{folder / 'daybreak.db'}")
     upgrade(engine)
     store = SqlDecisionStore(engine)
     fill_log(store, hours=1.0)
     fill_log(store, HOSTILE, hours=0.1)
     registry = CollectorRegistry()
-    app = build_app(engine, registry, list, ["daybreak.example"], control, lambda: NOW)
+    hosts = ["daybreak.example"]
+    app = build_app(engine, registry, list, hosts, control, lambda: NOW, served=served)
     server = StatusServer(app, "127.0.0.1", 0)
     server.start()
     yield Site(server, engine, registry)
@@ -88,6 +89,12 @@ def running(folder: Path, control: Control | None) -> Iterator[Site]:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     yield from running(tmp_path, Control(token=TOKEN))
+
+
+@pytest.fixture
+def in_service(tmp_path: Path) -> Iterator[Site]:
+    """Of a daemon whose settings name one workload that is new and none that the log holds."""
+    yield from running(tmp_path, Control(token=TOKEN), Served(frozenset({"new"}), dict))
 
 
 @pytest.fixture
@@ -229,6 +236,27 @@ def test_the_scheme_of_a_bearer_token_is_written_in_any_case(site: Site) -> None
 def test_a_workload_that_is_not_there_cannot_be_paused(site: Site) -> None:
     assert site.ask("/workloads/nobody/override", GOOD | {"token": TOKEN})[0] == 404
     assert site.rows() == []
+
+
+def test_a_workload_can_be_paused_before_its_first_decision(in_service: Site) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    assert in_service.ask("/api/workloads/new/override", GOOD, headers)[0] == 201
+    held = SqlDecisionStore(in_service.engine).override("new", NOW)
+    assert held is not None
+    assert held.kind is OverrideKind.PAUSE
+
+
+def test_a_workload_that_left_the_settings_is_shown_as_past(in_service: Site) -> None:
+    assert in_service.ask(PATH, GOOD | {"token": TOKEN})[0] == 404
+    assert in_service.rows() == []
+    shown = json.loads(in_service.ask("/api/workloads")[2])["workloads"]
+    assert {(one["in_settings"], one["overdue"]) for one in shown} == {(False, False)}
+    page = in_service.ask("/workloads/grammar")[2]
+    for body in (page, in_service.ask("/")[2]):
+        assert "not in the settings" in body
+        assert "none since" not in body
+        assert "badge good" not in body
+    assert "<form" not in page
 
 
 def test_our_own_page_may_ask_by_any_of_its_names(site: Site) -> None:

@@ -27,7 +27,8 @@ from scaler import status_server
 from scaler.exposition import Exposition
 from scaler.listening import CannotListenError
 from scaler.loop import TickResult
-from scaler.status_server import StatusServer, build_app
+from scaler.obstacles import Unapplied
+from scaler.status_server import Served, StatusServer, build_app
 from storage.database import open_engine, upgrade
 from storage.decisions import SqlDecisionStore
 from tests.log_builder import MIDNIGHT, fill_log
@@ -182,6 +183,25 @@ def test_health_and_readiness(site: Site) -> None:
         assert "Not ready" not in site.ask(f"/workloads/{quote(HOSTILE, safe='')}")[2]
     finally:
         site.unready.clear()
+
+
+def test_readiness_names_whose_decisions_are_not_applied(engine: Engine) -> None:
+    refused = Outcome(OutcomeKind.REFUSED, "Deployment llm/grammar is paused")
+    standing = {"grammar": Unapplied(refused, NOON, None)}
+    served = Served(frozenset({"grammar"}), lambda: standing)
+    app = build_app(engine, CollectorRegistry(), list, served=served)
+    server = StatusServer(app, "127.0.0.1", 0)
+    server.start()
+    status, _, body = Site(server, engine).ask("/readyz")
+    server.stop()
+    assert status == 200
+    assert json.loads(body)["not_applied"] == {
+        "grammar": {
+            "outcome": "Refused",
+            "since": NOON.isoformat(),
+            "detail": "Deployment llm/grammar is paused",
+        }
+    }
 
 
 def test_metrics_are_those_of_the_registry(site: Site) -> None:
