@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -50,7 +51,7 @@ class Exposition:
         self._replicas = gauge("replicas", "Replicas of the target by state.", "state")
         self._desired = gauge(
             "desired_replicas",
-            "Replicas that the last decision asks for; stands until the next decision.",
+            "Replicas that the last decision asks for; stands until the next, also over a restart.",
         )
         self._trusted = gauge(
             "forecast_trusted", "1 where the forecast may order capacity, else 0."
@@ -84,6 +85,11 @@ class Exposition:
             # A counter that starts at 0 lets an alert see its first increase.
             self._failures.labels(workload)
             self._refit_failures.labels(workload)
+
+    def recall(self, workload: str, at: datetime, desired: int) -> None:
+        """Take in what was decided before this process was there."""
+        self._decided_at.labels(workload).set(at.timestamp())
+        self._desired.labels(workload).set(desired)
 
     def observe(self, result: TickResult | Failure, tick_seconds: float | None = None) -> None:
         """Take in a tick, and how long it took where that is known."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+import structlog
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 
@@ -14,13 +15,18 @@ from scaler.clock import SystemClock
 from scaler.exposition import Exposition
 from scaler.loop import ControlLoop, Ports, TickResult
 from scaler.obstacles import Writes
-from scaler.ports import Clock
+from scaler.ports import Clock, DecisionStore, StoreError
 from scaler.rounds import OVERDUE_INTERVALS, Failure, Rounds
 from scaler.settings import Settings, Workload
 from simulator.forecasters import forecaster_for
 from storage.database import open_engine, prepare
 
 PortsFor = Callable[[Workload], Ports]
+STANDS = timedelta(hours=1)
+"""How long a decision of another process is shown for want of a newer one. Whoever scales by it and
+finds none may take it for zero; but one of another time of day would undo what was done since."""
+
+_log = structlog.get_logger("daybreak")
 
 
 def open_log(url: str) -> Engine:
@@ -46,6 +52,19 @@ class Watch:
     def __post_init__(self) -> None:
         modes = {workload.name: workload.target.mode for workload in self.settings.workloads}
         self.exposition = Exposition(self.registry, modes)
+
+    def recall(self, store: DecisionStore) -> None:
+        """Show what each workload's newest logged decision asks for, within today's bounds; one
+        from far ahead is none, since the clock was set back."""
+        now = self.clock.now()
+        try:
+            for workload in self.settings.workloads:
+                recent = store.recent(workload.name, now - STANDS)
+                for past in [past for past in recent if past.at <= now + STANDS][-1:]:
+                    desired = min(max(past.desired, workload.min_replicas), workload.max_replicas)
+                    self.exposition.recall(workload.name, past.at, desired)
+        except StoreError as error:
+            _log.warning("last decisions unread", error=str(error))
 
     def after_tick(self, result: TickResult | Failure, seconds: float) -> None:
         self.exposition.observe(result, tick_seconds=seconds)

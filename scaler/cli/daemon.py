@@ -53,6 +53,7 @@ def run(
             # Each at its own time: a decision must not be dated before the fit that it waited for.
             job.run(clock.now())
         raise typer.Exit(1 if watch.unready() else 0)
+    watch.recall(store)  # Before anybody can ask: an autoscaler may take no answer for zero.
     server = StatusServer(
         build_app(
             engine,

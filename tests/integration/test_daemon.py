@@ -257,6 +257,47 @@ def test_health_readiness_and_metrics_are_told(tmp_path: Path, config: dict[str,
     assert "daybreak_decisions_total" in text
 
 
+def test_growth_in_vain_is_told_until_the_target_is_another(
+    tmp_path: Path, config: dict[str, Any], cluster: KubernetesServer
+) -> None:
+    cluster.objects["deployments", "llm", NAME]["spec"]["paused"] = True
+    log = tmp_path / "log"
+    with running(tmp_path, config):
+        wait_for(lambda: "in vain" in get(config, "/readyz")[1])
+        refused = json.loads(get(config, "/readyz")[1])
+        text = get(config, "/metrics")[1]
+        del cluster.objects["deployments", "llm", NAME]
+        deploy(cluster, NAME, replicas=3)
+        wait_for(lambda: spec_replicas(cluster) > 3)
+        wait_for(lambda: get(config, "/readyz")[0] == 200)
+        healthy = json.loads(get(config, "/readyz")[1])
+    assert refused["not_applied"][NAME]["outcome"] == "Refused"
+    assert "is paused" in refused["not_applied"][NAME]["detail"]
+    assert f'daybreak_not_applied{{outcome="Refused",workload="{NAME}"}} 1.0' in text
+    assert healthy == {"ready": True, "reasons": [], "not_applied": {}}
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    told = [line["why"] for line in lines if line["event"] == "not applied"]
+    assert ["is paused" in why for why in told] == [True, False]
+    assert "created anew" in told[1]
+    assert [line["event"] for line in lines].count("taken on anew") == 1
+
+
+def test_what_was_last_asked_for_is_told_before_anything_can_be_decided(
+    tmp_path: Path, config: dict[str, Any], cluster: KubernetesServer
+) -> None:
+    """An autoscaler that reads a missing series as zero would drop the fleet."""
+    config["workloads"][0]["target"]["mode"] = "metric"
+    daybreak(tmp_path, config, "run", "--once")
+    (stored,) = decisions(config)
+    cluster.fail(Fault("*", "*", status=503, lasts=10**6))
+    with running(tmp_path, config):
+        wait_for(lambda: get(config, "/healthz")[0] == 200)
+        text = get(config, "/metrics")[1]
+        assert get(config, "/readyz")[0] == 503
+    assert f'daybreak_desired_replicas{{workload="{NAME}"}} {stored.decision.desired}.0' in text
+    assert f'daybreak_last_decision_timestamp_seconds{{workload="{NAME}"}}' in text
+
+
 def test_one_bad_workload_never_stops_the_others(
     tmp_path: Path, config: dict[str, Any], cluster: KubernetesServer
 ) -> None:
