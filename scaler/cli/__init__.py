@@ -27,6 +27,10 @@ COMMANDS = {
         "scaler.cli.daemon",
         "Check settings, connections, permissions and conflicts with other autoscalers.",
     ),
+    "rbac": (
+        "scaler.cli.rbac",
+        "Print the least privileges that these settings need, as manifests for kubectl.",
+    ),
     "simulate": (
         "scaler.cli.simulate",
         "Replay a trace under one or many policies and compare what they cost and gave.",

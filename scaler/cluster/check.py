@@ -156,7 +156,9 @@ def _scaled_objects(api: ClusterClient, target: Target) -> list[str]:
     ]
 
 
-def _needed(target: Target) -> Iterator[V1ResourceAttributes]:
+def needed(target: Target) -> Iterator[V1ResourceAttributes]:
+    """What the daemon asks of the API server for a target in its mode."""
+
     def need(verb: str, group: str, resource: str, name: str | None = None) -> V1ResourceAttributes:
         return V1ResourceAttributes(
             verb=verb, group=group, resource=resource, name=name, namespace=target.namespace
@@ -174,12 +176,15 @@ def _needed(target: Target) -> Iterator[V1ResourceAttributes]:
 
 def _permissions(api: ClusterClient, target: Target) -> Iterator[Finding]:
     try:
-        missing = [_spelt(need) for need in _needed(target) if not _allowed(api, need)]
+        missing = [_spelt(need) for need in needed(target) if not _allowed(api, need)]
     except ClusterError as error:
         yield Finding(Severity.WARNING, "permissions", f"could not be asked for: {error}")
         return
     if missing:
-        message = f"missing in namespace {target.namespace}: {'; '.join(missing)}; grant in a Role"
+        message = (
+            f"missing in namespace {target.namespace}: {'; '.join(missing)}; daybreak rbac prints "
+            "the Role that grants it"
+        )
         yield Finding(Severity.ERROR, "permissions", message)
     else:
         yield Finding(Severity.OK, "permissions", f"sufficient for mode {target.mode}")

@@ -1,0 +1,35 @@
+"""`daybreak rbac`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from scaler.cli.output import BadInputError, ConfigOption
+from scaler.cluster.rbac import Account, as_yaml, manifests
+from scaler.settings import LABEL, load_settings
+
+
+def rbac(
+    config: ConfigOption,
+    namespace: Annotated[
+        str, typer.Option(help="Namespace that daybreak itself runs in.")
+    ] = "daybreak",
+    service_account: Annotated[
+        str, typer.Option(help="Service account that it runs as; the Roles are named like it.")
+    ] = "daybreak",
+) -> None:
+    """Print the least privileges that these settings need, as manifests for kubectl.
+
+    A ServiceAccount, and a Role with its RoleBinding in each namespace that holds a target. Print
+    them anew after a change of a target or its mode.
+
+    Example: daybreak rbac --config daybreak.yaml | kubectl apply -f -
+    """
+    for option, name in (("--namespace", namespace), ("--service-account", service_account)):
+        if not re.fullmatch(LABEL, name):
+            raise BadInputError(f"{option}: expected a name that Kubernetes takes, got {name!r}")
+    targets = [workload.target for workload in load_settings(config).workloads]
+    typer.echo(as_yaml(manifests(targets, Account(namespace, service_account))), nl=False)
