@@ -89,6 +89,8 @@ lock: dev
 	  requirements.txt -o requirements.lock
 	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header \
 	  -c requirements.lock --group dev --extra postgres --extra cluster pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header \
+	  -c requirements.lock --group image --extra postgres pyproject.toml -o deploy/requirements.lock
 
 clean:
 	rm -rf $(VENV) $(VENV)-bench .cache build *.egg-info

@@ -80,7 +80,7 @@ class PrometheusServer:
 @contextmanager
 def running_prometheus(folder: Path, end: datetime) -> Iterator[PrometheusServer]:
     """Back-fill a server, start it and stop it again."""
-    prometheus, promtool = _binaries()
+    prometheus, promtool = binaries()
     traces = {"daily": _daily(), **_recorded()}
     text, data = folder / "history.txt", folder / "data"
     last = int(end.timestamp())
@@ -99,7 +99,7 @@ def unavailable(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def _binaries() -> tuple[str, str]:
+def binaries() -> tuple[str, str]:
     found = shutil.which("prometheus"), shutil.which("promtool")
     if found[0] and found[1]:
         return found[0], found[1]
