@@ -45,10 +45,10 @@ def as_yaml(documents: Iterable[Manifest]) -> str:
 
 def rules(needs: Iterable[V1ResourceAttributes]) -> list[Manifest]:
     """The fewest rules that allow what is needed of named objects, and nothing of others."""
-    verbs = defaultdict(set)
+    verbs: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for need in needs:
-        verbs[need.group, need.resource, need.name or ""].add(need.verb)
-    names = defaultdict(list)
+        verbs[need.group or "", need.resource or "", need.name or ""].add(need.verb or "")
+    names: dict[tuple[str, str, tuple[str, ...], bool], list[str]] = defaultdict(list)
     for group, resource, name in sorted(verbs):
         allowed = tuple(sorted(verbs[group, resource, name]))
         names[group, resource, allowed, bool(name)].append(name)
