@@ -769,8 +769,8 @@ class Policy(Section):
 
 
 class Workload(Section):
-    """One fleet of pods that serve one stream of requests. Its log, metrics and overrides follow its
-    name: under another one it begins anew, and what was paused is no longer."""
+    """One fleet of pods that serve one stream of requests. Its log, metrics and overrides follow
+    its name: under another one it begins anew, and what was paused is no longer."""
 
     name: Name = Field(description="What it is called in the log, in reports and in metrics.")
     target: Target = Field(description="What is scaled, and how.")
