@@ -1,6 +1,6 @@
 """The daemon: APScheduler runs the rounds on the wall clock until a signal ends it.
 
-Decisions and refits have a thread each, so that a slow fit never delays a decision. Jobs are
+Decisions and refits have threads of their own, so that a slow fit never delays a decision. Jobs are
 declared here at every start; no job is ever stored.
 """
 
@@ -49,12 +49,12 @@ class Daemon:
         self._begun = {job.name: threading.Event() for job in jobs}
         self._scheduler = BackgroundScheduler(
             timezone="UTC",
-            executors={job.name: ThreadPoolExecutor(1) for job in jobs},
+            executors={job.crew or job.name: ThreadPoolExecutor(job.hands) for job in jobs},
             job_defaults={"coalesce": True, "max_instances": 1},
         )
         # What it would warn of, a run that was left out, is told by our listener.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
-        self._scheduler.add_listener(_on_skipped, EVENT_JOB_MAX_INSTANCES | EVENT_JOB_MISSED)
+        self._scheduler.add_listener(self._on_skipped, EVENT_JOB_MAX_INSTANCES | EVENT_JOB_MISSED)
         for job in jobs:
             self._add(job)
 
@@ -87,7 +87,7 @@ class Daemon:
                 timezone="UTC",
             ),
             id=job.name,
-            executor=job.name,
+            executor=job.crew or job.name,
             next_run_time=self._clock.now(),
             # A run that comes late is still worth having; one that waits for the next is not.
             misfire_grace_time=max(1, int(job.interval_seconds)),
@@ -106,8 +106,8 @@ class Daemon:
 
     def _run_job(self, job: Job) -> None:
         awaited = self._begun.get(job.after or "")
-        if awaited is not None:
-            awaited.wait(FIRST_WAIT_SECONDS)
+        if awaited is not None and not awaited.wait(FIRST_WAIT_SECONDS):
+            awaited.set()  # Jobs that have to wait for a hand need not wait for this as well.
         if not job.repeatable:
             self._in_hand.add(job.name)
         try:
@@ -115,6 +115,13 @@ class Daemon:
         finally:
             self._in_hand.discard(job.name)
             self._begun[job.name].set()
+
+    def _on_skipped(self, event: JobEvent) -> None:
+        why = "the one before is still running or late"
+        _log.warning("run skipped", job=event.job_id, why=why)
+        for job in self._jobs:
+            if job.name == event.job_id:
+                job.skipped()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Tells nothing itself: it may have come in the middle of a line of the log."""
@@ -139,7 +146,3 @@ class Daemon:
             if not (worker.is_alive() and self._in_hand):
                 return True
         return False
-
-
-def _on_skipped(event: JobEvent) -> None:
-    _log.warning("run skipped", job=event.job_id, why="the one before is still running or late")

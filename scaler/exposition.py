@@ -71,6 +71,9 @@ class Exposition:
         )
         self._problems = counter("problems", "Doubts about inputs.", "source", "kind")
         self._failures = counter("tick_failures", "Ticks that came to no decision.")
+        self._skipped = counter(
+            "ticks_skipped", "Rounds without the workload: its tick before was not done."
+        )
         self._refit_failures = counter("refit_failures", "Fits that failed; the old model stays.")
         self._seconds = Histogram(
             "daybreak_tick_seconds",
@@ -84,6 +87,7 @@ class Exposition:
         for workload in modes:
             # A counter that starts at 0 lets an alert see its first increase.
             self._failures.labels(workload)
+            self._skipped.labels(workload)
             self._refit_failures.labels(workload)
 
     def recall(self, workload: str, at: datetime, desired: int) -> None:
@@ -115,6 +119,10 @@ class Exposition:
         self._show_replicas(result)
         self._show_demand(context)
         self._show_forecast(context)
+
+    def observe_skip(self, workload: str) -> None:
+        """Take in that a round went without the workload."""
+        self._skipped.labels(workload).inc()
 
     def observe_refit(self, workload: str, result: FittedModel | Failure) -> None:
         """Take in a fit of the workload's model."""

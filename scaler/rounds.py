@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -32,7 +33,9 @@ class Job:
     The grid does not depend on when a process was started, so a restarted one keeps to it. A stop
     does not wait for a job that is `repeatable`: what it was working out can be worked out again.
     The first run of a job comes after that of the one that is named in `after`, where this does not
-    take too long.
+    take too long. Jobs of one `crew` share its `hands`, each doing one job at a time; without a
+    crew a job has a hand of its own. `skipped` hears of a run that is left out because the one
+    before is not done.
     """
 
     name: str
@@ -40,6 +43,9 @@ class Job:
     run: Callable[[datetime], None]
     repeatable: bool = False
     after: str | None = None
+    crew: str = ""
+    hands: int = 1
+    skipped: Callable[[], None] = lambda: None
 
     def next_after(self, at: datetime) -> datetime:
         passed = math.floor(at.timestamp() / self.interval_seconds)
@@ -65,7 +71,8 @@ class Rounds:
     """The loops of all workloads. `stopwatch` gives seconds; only differences are used.
 
     With more than one worker the workloads of a round are decided side by side, which shortens
-    the waiting for networks; each workload still has one decision at a time.
+    the waiting for networks; each workload still has one decision at a time. One that is still
+    waiting when the next round is due is left out of it, and holds up no other.
     """
 
     def __init__(
@@ -75,13 +82,17 @@ class Rounds:
         after_refit: Callable[[str, FittedModel | Failure], None] = lambda _, __: None,
         workers: int = 1,
         stopwatch: Callable[[], float] = lambda: 0.0,
+        after_skip: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._loops = loops
         self._after_tick = after_tick
         self._after_refit = after_refit
+        self._after_skip = after_skip
         self._workers = workers
         self._stopwatch = stopwatch
         self._stopping = False
+        self._begun: dict[str, float] = {}
+        self._ended = stopwatch()
         # Bound once: a lazy logger is put together anew at every call.
         self._log = _log.bind()
 
@@ -94,8 +105,27 @@ class Rounds:
         return (
             Job("history", check, self.catch_up, repeatable=True),
             Job("refit", check, refit, repeatable=True),
-            Job("control", interval_seconds, self.decide_all, after="history"),
+            *(self._control(name, interval_seconds) for name in self._loops),
         )
+
+    def _control(self, name: str, interval_seconds: float) -> Job:
+        return Job(
+            f"control {name}",
+            interval_seconds,
+            lambda now: self._decide(now, name),
+            after="history",
+            crew="control",
+            hands=self._workers,
+            skipped=lambda: self._after_skip(name),
+        )
+
+    def stuck(self, seconds: float) -> list[str]:
+        """Workloads whose decision in hand takes longer than so many seconds; all of them where no
+        decision has come to an end for as long."""
+        now = self._stopwatch()
+        if now - self._ended > seconds:
+            return list(self._loops)
+        return [name for name, began in dict(self._begun).items() if now - began > seconds]
 
     def stop(self) -> None:
         """Finish the workload in hand and start no other."""
@@ -126,12 +156,21 @@ class Rounds:
 
     def _decide(self, now: datetime, name: str) -> None:
         if not self._stopping:
-            began = self._stopwatch()
-            result = self._tick(name, self._loops[name], now)
-            # First: who watches must hear of it whatever becomes of the log.
-            self._after_tick(result, self._stopwatch() - began)
-            if isinstance(result, TickResult) and self._log.is_enabled_for(logging.INFO):
-                self._say(result)
+            with self._in_hand(name) as began:
+                result = self._tick(name, self._loops[name], now)
+                # First: who watches must hear of it whatever becomes of the log.
+                self._after_tick(result, self._stopwatch() - began)
+                if isinstance(result, TickResult) and self._log.is_enabled_for(logging.INFO):
+                    self._say(result)
+
+    @contextmanager
+    def _in_hand(self, name: str) -> Iterator[float]:
+        began = self._begun[name] = self._stopwatch()
+        try:
+            yield began
+        finally:
+            del self._begun[name]
+            self._ended = self._stopwatch()
 
     def _catch_up(self, now: datetime, name: str) -> None:
         if self._stopping:

@@ -123,10 +123,11 @@ _pages.filters.update(
 @dataclass(frozen=True, slots=True)
 class Served:
     """What the daemon behind the page knows beside the log: the workloads that its settings name,
-    and whose decisions are not applied."""
+    whose decisions are not applied, and which of them only a restart would help."""
 
     names: frozenset[str]
     unapplied: Callable[[], Mapping[str, Unapplied]]
+    stuck: Callable[[], list[str]] = list
 
 
 def build_app(
@@ -333,6 +334,9 @@ class _Site:
         self._drawn = lru_cache(maxsize=CACHED_CHARTS)(self._draw)
 
     def healthz(self, _: Request) -> Response:
+        stuck = self._served.stuck() if self._served is not None else []
+        if stuck:
+            return PlainTextResponse(f"stuck: {', '.join(stuck)}\n", status_code=503)
         return PlainTextResponse("ok\n")
 
     def readyz(self, _: Request) -> Response:

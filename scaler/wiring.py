@@ -22,6 +22,7 @@ from simulator.forecasters import forecaster_for
 from storage.database import open_engine, prepare
 
 PortsFor = Callable[[Workload], Ports]
+STUCK_SECONDS = 120.0
 STANDS = timedelta(hours=1)
 """How long a decision of another process is shown for want of a newer one. Whoever scales by it and
 finds none may take it for zero; but one of another time of day would undo what was done since."""
@@ -108,5 +109,17 @@ def build_rounds(settings: Settings, ports_for: PortsFor, watch: Watch) -> Round
         for workload in settings.workloads
     }
     return Rounds(
-        loops, watch.after_tick, watch.after_refit, settings.workers, SystemClock().monotonic
+        loops,
+        watch.after_tick,
+        watch.after_refit,
+        settings.workers,
+        SystemClock().monotonic,
+        watch.exposition.observe_skip,
     )
+
+
+def stuck_after_seconds(settings: Settings) -> float:
+    """A decision that takes longer will not end: ten times the longest of what one may wait for,
+    and two minutes at least."""
+    waits = (settings.prometheus.timeout_seconds, settings.kubernetes.timeout_seconds)
+    return max(10 * max(settings.interval_seconds, *waits), STUCK_SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +26,7 @@ from scaler.obstacles import Teller
 from scaler.preflight import check_settings
 from scaler.settings import Settings, SettingsError, load_settings
 from scaler.status_server import Served, StatusServer, build_app
-from scaler.wiring import Watch, build_rounds, open_log
+from scaler.wiring import Watch, build_rounds, open_log, stuck_after_seconds
 from storage.decisions import SqlDecisionStore
 
 _log = structlog.get_logger("daybreak")
@@ -47,11 +48,11 @@ def run(
     watch.listeners.append(Teller().after_tick)
     store = SqlDecisionStore(engine)
     rounds = build_rounds(settings, live_ports(settings, store, clock), watch)
-    jobs = rounds.jobs(settings.interval_seconds, settings.refit_interval_seconds)
     if once:
-        for job in jobs:
+        refit = partial(rounds.refit_due, settings.refit_interval_seconds)
+        for work in (rounds.catch_up, refit, rounds.decide_all):
             # Each at its own time: a decision must not be dated before the fit that it waited for.
-            job.run(clock.now())
+            work(clock.now())
         raise typer.Exit(1 if watch.unready() else 0)
     watch.recall(store)  # Before anybody can ask: an autoscaler may take no answer for zero.
     server = StatusServer(
@@ -63,7 +64,9 @@ def run(
             _control(settings),
             clock.now,
             served=Served(
-                frozenset(workload.name for workload in settings.workloads), watch.writes.standing
+                frozenset(workload.name for workload in settings.workloads),
+                watch.writes.standing,
+                lambda: rounds.stuck(stuck_after_seconds(settings)),
             ),
         ),
         settings.server.host,
@@ -71,6 +74,7 @@ def run(
     )
     server.start()  # First: where it cannot listen, nothing is decided.
     _tell_start(config, settings, server.url)
+    jobs = rounds.jobs(settings.interval_seconds, settings.refit_interval_seconds)
     clean = Daemon(rounds, jobs, clock).run()
     server.stop()
     engine.dispose()

@@ -7,10 +7,13 @@ is done about a fault, and what the numbers are for, is decided elsewhere.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from math import inf
 from typing import Any, TypeVar
 
 from kubernetes.client import (
@@ -28,7 +31,7 @@ from kubernetes.client import (
     V1Pod,
     V2HorizontalPodAutoscaler,
 )
-from kubernetes.client.rest import RESTResponse
+from kubernetes.client.rest import RESTResponse, is_socks_proxy_url
 from kubernetes.config import ConfigException
 from urllib3.exceptions import (
     ConnectTimeoutError,
@@ -38,21 +41,50 @@ from urllib3.exceptions import (
     ReadTimeoutError,
 )
 
+from scaler.clock import SystemClock
+from scaler.watchdog import WATCHED_POOLS, Watchdog
+
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 PODS_PER_PAGE = 500
+MOST_PAGES = 100
+"""A list of pods that goes on beyond them has no end."""
+READ_TIMEOUTS = 3
+"""A read asks for the Deployment, its pods and perhaps an HPA; all of it may take this many times
+what one request may."""
 SHORT_WAIT_SECONDS = 0.2
 
 Answer = TypeVar("Answer")
 
 
+class TooLateError(HTTPError):
+    """The exchange had its time before its answer was complete."""
+
+
 class ClusterClient(ApiClient):
-    """An API client that gives every request a deadline and sends none twice."""
+    """An API client that gives every request a deadline and sends none twice.
+
+    The deadline is for the whole exchange, answer included. May be used by several threads.
+    """
 
     def __init__(self, configuration: Configuration, timeout_seconds: float) -> None:
         configuration.retries = False
         super().__init__(configuration)
+        if not is_socks_proxy_url(configuration.proxy):  # type: ignore[no-untyped-call]
+            self.rest_client.pool_manager.pool_classes_by_scheme = WATCHED_POOLS
         self.timeout_seconds = timeout_seconds
+        self._own = threading.local()
+
+    @contextmanager
+    def one_read(self) -> Iterator[None]:
+        """All that this thread asks for within has one deadline, however many requests it takes."""
+        before = self._ends_at()
+        own = SystemClock().monotonic() + READ_TIMEOUTS * self.timeout_seconds
+        self._own.ends_at = min(before, own)
+        try:
+            yield
+        finally:
+            self._own.ends_at = before
 
     def call_api(  # type: ignore[no-untyped-def]  # the parent leaves its arguments untyped
         self,
@@ -63,8 +95,32 @@ class ClusterClient(ApiClient):
         post_params=None,
         _request_timeout=None,
     ) -> RESTResponse:
-        deadline = _request_timeout or (self.timeout_seconds, self.timeout_seconds)
-        return super().call_api(method, url, header_params, body, post_params, deadline)
+        """The answer, read to its end; raises TooLateError."""
+        seconds = min(self.timeout_seconds, self._ends_at() - SystemClock().monotonic())
+        if seconds <= 0:
+            raise TooLateError("nothing more was asked for, the time of the read is over")
+        late = TooLateError(f"no complete answer within {seconds:.3g} s")
+        limits = _request_timeout or (seconds, seconds)
+        with Watchdog(seconds) as watchdog:
+            try:
+                response = super().call_api(method, url, header_params, body, post_params, limits)
+                response.read()  # type: ignore[no-untyped-call]
+            except ReadTimeoutError as error:
+                raise late from error
+            except (NewConnectionError, ConnectTimeoutError):
+                raise
+            except (HTTPError, ApiException, OSError) as error:
+                if watchdog.barked:
+                    raise late from error
+                raise
+            # A connection that was cut can look like an answer that ended.
+            if watchdog.barked:
+                raise late
+        return response
+
+    def _ends_at(self) -> float:
+        ends_at: float = getattr(self._own, "ends_at", inf)
+        return ends_at
 
 
 class FaultKind(StrEnum):
@@ -162,7 +218,7 @@ def _silence(
     api: ClusterClient, kind: FaultKind, verb: str, what: str, error: Exception
 ) -> ClusterError:
     cause = str(error)
-    if isinstance(error, (ConnectTimeoutError, ReadTimeoutError)):
+    if isinstance(error, ConnectTimeoutError):
         cause = f"no answer within {api.timeout_seconds:g} s"
     host = api.configuration.host
     return ClusterError(kind, verb, f"cannot {verb} {what}: {host}: {cause}")
@@ -273,12 +329,14 @@ def list_pods(api: ClusterClient, namespace: str, selector: str) -> Iterator[V1P
         label_selector=selector,
         limit=PODS_PER_PAGE,
     )
-    while True:
+    for _ in range(MOST_PAGES):
         pods = ask(api, "list", what, partial(first_page, _continue=page))
         yield from pods.items
         page = pods.metadata.var_continue if pods.metadata else None
         if not page:
             return
+    message = f"cannot list {what}: there is still more after {MOST_PAGES} pages"
+    raise ClusterError(FaultKind.REJECTED, "list", message)
 
 
 class Autoscalers:

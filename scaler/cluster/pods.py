@@ -57,9 +57,10 @@ class DeploymentReader:
 
     def replicas(self, now: datetime) -> Replicas:
         """Raises ClusterError."""
-        found = self.deployment()
-        self._note_uid(found.uid)
-        pods = list(list_pods(self.api, self.namespace, found.selector))
+        with self.api.one_read():
+            found = self.deployment()
+            self._note_uid(found.uid)
+            pods = list(list_pods(self.api, self.namespace, found.selector))
         kept = [pod for pod in pods if not is_draining(pod)]
         self._note_starts(kept, now)
         return Replicas(

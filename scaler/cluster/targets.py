@@ -253,7 +253,7 @@ class FloorTarget(_ReadTarget):
 
     def read(self, now: datetime) -> Replicas:
         """Raises TargetError."""
-        with _as_target_error():
+        with _as_target_error(), self._reader.api.one_read():
             hpa = self._autoscalers.read(self._hpa)
             stored = stored_number(hpa.annotations.get(EPOCH))
             found = self._reader.replicas(now)

@@ -1,31 +1,26 @@
 """One HTTP exchange with a Prometheus, bounded in time, size and trust.
 
 Knows deadlines, sizes, credentials and the envelope around an answer. Knows no query and no
-number. Plain sockets bound only each read, so a server that sends a byte every half second holds
-a client for ever: here a watchdog cuts the connection when the whole exchange has had its time.
-Name resolution is the one wait it cannot cut.
+number.
 """
 
 from __future__ import annotations
 
 import json
-import socket
-import threading
 from collections.abc import Iterator, Mapping
-from types import TracebackType
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
-from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool, Retry
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3 import Retry
 from urllib3.exceptions import HTTPError
 
 from policies.context import ProblemKind
 from scaler.clock import SystemClock
 from scaler.settings import Prometheus, SettingsError, read_secret
+from scaler.watchdog import WATCHED_POOLS, Watchdog
 
 CHUNK_BYTES = 65_536
 NOT_PROMETHEUS = "which is not Prometheus's API; is the URL right?"
@@ -105,7 +100,7 @@ class BoundedAdapter(HTTPAdapter):
         late = QueryError(ProblemKind.UNREACHABLE, "no complete answer in the time allowed")
         if seconds <= 0:
             raise late
-        with _Watchdog(seconds) as watchdog:
+        with Watchdog(seconds) as watchdog:
             try:
                 response = super().send(request, **{**kwargs, "timeout": seconds})
                 body = self._bounded_body(response)
@@ -147,75 +142,6 @@ class BoundedAdapter(HTTPAdapter):
             )
         self.result_type = str(data.get("resultType"))
         self.doubts = tuple(_doubts(document))
-
-
-class _Watchdog:
-    """Cuts the connection of the exchange it guards when the time is up."""
-
-    def __init__(self, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, self._bark)
-        self._timer.daemon = True
-        self._lock = threading.Lock()
-        self._connection: socket.socket | None = None
-        self.barked = False
-
-    def __enter__(self) -> _Watchdog:
-        _guarding.watchdog = self
-        self._timer.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._timer.cancel()
-        with self._lock:
-            self._connection = None
-
-    def watch(self, connection: socket.socket | None) -> None:
-        with self._lock:
-            self._connection = connection
-        if self.barked:
-            self._cut()
-
-    def _bark(self) -> None:
-        self.barked = True
-        self._cut()
-
-    def _cut(self) -> None:
-        with self._lock:
-            if self._connection is not None:
-                try:
-                    self._connection.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    return  # the other side was first
-
-
-# urllib3 makes its connections itself; this is how the one in use finds its watchdog.
-_guarding = threading.local()
-
-
-class _Watched(HTTPConnection):
-    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as in urllib3
-        _guarding.watchdog.watch(self.sock)
-        return super().getresponse()
-
-
-class _WatchedTls(_Watched, HTTPSConnection):
-    pass
-
-
-class _WatchedPool(HTTPConnectionPool):
-    ConnectionCls = _Watched
-
-
-class _WatchedTlsPool(HTTPSConnectionPool):
-    ConnectionCls = _WatchedTls
-
-
-WATCHED_POOLS = {"http": _WatchedPool, "https": _WatchedTlsPool}
 
 
 def one_line(text: str, limit: int = 300) -> str:

@@ -27,17 +27,19 @@ from tests.integration.json_patch import Json, json_patched, merged
 
 
 class Drop(Enum):
-    """How a connection ends without an answer."""
+    """How a connection ends without an answer, or without the whole of one."""
 
     HANG = "hang"
     RESET = "reset"
+    TRICKLE = "trickle"
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     """What befalls matching requests: a status or a dropped connection, before or after the write.
 
-    It lets `skips` requests pass and befalls the next `lasts`; without `body` it sends a Status.
+    It lets `skips` requests pass and befalls the next `lasts`, `seconds` late; without `body` it
+    sends a Status.
     """
 
     verb: str
@@ -47,6 +49,7 @@ class Fault:
     after: bool = False
     skips: int = 0
     lasts: int = 1
+    seconds: float = 0.0
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
 
@@ -161,8 +164,8 @@ class KubernetesServer:
                     return fault
         return None
 
-    def wait_for_close(self) -> None:
-        self._closing.wait(30)
+    def wait_for_close(self, seconds: float = 30.0) -> bool:
+        return self._closing.wait(seconds)
 
     def answer(self, request: Request) -> bytes:
         """Raises RefusalError."""
@@ -327,6 +330,10 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _fail(self, fault: Fault) -> None:
+        self.server.cluster.wait_for_close(fault.seconds)
+        if fault.drop is Drop.TRICKLE:
+            self._trickle()
+            return
         if fault.drop is None:
             if not fault.body:
                 raise RefusalError(fault.status, "injected", fault.headers)
@@ -337,6 +344,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         no_linger = struct.pack("ii", 1, 0)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+
+    def _trickle(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "999")
+        self.end_headers()
+        while not self.server.cluster.wait_for_close(0.1):
+            try:
+                self.wfile.write(b" ")
+            except OSError:
+                break
+        self.close_connection = True
 
     def _send(self, code: int, body: bytes, headers: tuple[tuple[str, str], ...] = ()) -> None:
         self.send_response(code)

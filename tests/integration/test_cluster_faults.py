@@ -16,6 +16,7 @@ import yaml
 
 from policies.context import LeadTime
 from policies.decision import OutcomeKind
+from scaler.cluster.api import MOST_PAGES, READ_TIMEOUTS
 from scaler.cluster.check import check_target
 from scaler.cluster.connection import connect
 from scaler.cluster.pods import lead_times
@@ -27,7 +28,7 @@ from tests.integration.kubernetes_server import Drop, Fault, KubernetesServer
 from tests.integration.prometheus_server import unavailable
 from tests.integration.test_cluster import NOW, Cluster, kubeconfig, read
 
-TIMEOUT, LONGEST = 0.4, 2.0
+TIMEOUT, LONGEST = 0.6, 2.0
 DEPLOYMENTS, HPAS = "deployments", "horizontalpodautoscalers"
 
 
@@ -213,7 +214,7 @@ def test_scaling_down_waits_for_a_roll_out(cluster: Cluster, server: KubernetesS
         ({"status": 200, "body": b'{"items": 3, "spec": 4}'}, "cannot "),
         ({"status": 200, "body": b"null"}, "cannot "),
         ({"status": 200, "body": b"[]"}, "cannot "),
-        ({"drop": Drop.HANG}, "no answer within 0.4 s"),
+        ({"drop": Drop.HANG}, "no complete answer within 0.6 s"),
         ({"drop": Drop.RESET}, "127.0.0.1"),
     ],
     ids=str,
@@ -230,6 +231,42 @@ def test_read_meets_a_fault(
     assert resource in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(server.log) - calls <= 4
+
+
+def test_a_trickling_answer_has_one_deadline(cluster: Cluster, server: KubernetesServer) -> None:
+    """A byte now and then keeps every single wait short; the whole would take a minute."""
+    server.fail(Fault("get", DEPLOYMENTS, drop=Drop.TRICKLE))
+    started = time.monotonic()
+    with pytest.raises(TargetError, match=r"no complete answer within 0\.6 s"):
+        read(cluster.target("shadow"))
+    assert time.monotonic() - started < 2 * TIMEOUT
+    assert read(cluster.target("shadow")).spec == 2
+
+
+def test_a_read_has_one_deadline_however_many_pages_it_takes(
+    cluster: Cluster, server: KubernetesServer
+) -> None:
+    more = b'{"metadata": {"continue": "1"}, "items": []}'
+    server.fail(Fault("list", "pods", status=200, body=more, seconds=0.1, lasts=99))
+    started, calls = time.monotonic(), len(server.log)
+    with pytest.raises(TargetError, match="cannot list pods"):
+        read(cluster.target("floor"))
+    assert time.monotonic() - started < READ_TIMEOUTS * TIMEOUT + 0.4
+    assert len(server.log) - calls > READ_TIMEOUTS + 2
+    server.fail()
+    assert read(cluster.target("floor")).spec == 2
+
+
+def test_a_list_of_pods_without_an_end_is_given_up(
+    cluster: Cluster, server: KubernetesServer
+) -> None:
+    more = b'{"metadata": {"continue": "1"}, "items": []}'
+    server.fail(Fault("list", "pods", status=200, body=more, lasts=999))
+    cluster.client.timeout_seconds = 30.0
+    calls = len(server.log)
+    with pytest.raises(TargetError, match=f"more after {MOST_PAGES} pages"):
+        read(cluster.target("shadow"))
+    assert len(server.log) - calls == MOST_PAGES + 1
 
 
 def pod(name: str, age: int, ready_after: int | None = None, **changed: Any) -> dict[str, Any]:

@@ -170,6 +170,22 @@ def test_headers_and_body_have_their_time_each(site: Site, monkeypatch: pytest.M
         assert one.recv(4096).startswith(b"HTTP/1.1 4")
 
 
+def test_a_stuck_daemon_is_not_healthy(engine: Engine) -> None:
+    """So that whoever probes it starts it anew."""
+    stuck: list[str] = []
+    served = Served(frozenset({"grammar"}), dict, lambda: stuck)
+    app = build_app(engine, CollectorRegistry(), list, served=served)
+    server = StatusServer(app, "127.0.0.1", 0)
+    server.start()
+    try:
+        site = Site(server, engine)
+        assert site.ask("/healthz")[0] == 200
+        stuck.append("grammar")
+        assert (site.ask("/healthz")[0], site.ask("/healthz")[2]) == (503, "stuck: grammar\n")
+    finally:
+        server.stop()
+
+
 def test_health_and_readiness(site: Site) -> None:
     assert site.ask("/healthz")[0] == 200
     assert site.ask("/readyz")[0] == 200
