@@ -182,6 +182,8 @@ class PolicySettings:
 
     `parameters` are the policy's own numbers by name (each policy documents its own); windows
     into the past end in `WindowSeconds`. `schedules` are replicas wanted by the clock.
+    `cuts_to_maximum` is about a fleet that is larger than `max_replicas`, which was lowered: whether
+    it is cut at once, as HPA does and old logs remember it, or shrinks as in any other fall.
     """
 
     policy: str
@@ -191,6 +193,7 @@ class PolicySettings:
     scale_down: ScalingRules = field(default_factory=ScalingRules)
     parameters: tuple[tuple[str, float], ...] = ()
     schedules: tuple[Schedule, ...] = ()
+    cuts_to_maximum: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_replicas <= self.max_replicas or self.max_replicas < 1:

@@ -29,17 +29,10 @@ def hold_on_doubt(context: ScalingContext, replicas: int) -> Step | None:
 
     HPA does the same since kubernetes/kubernetes#99514.
     """
-    doubts = context.doubts
     current = context.replicas.spec
-    if not doubts or replicas >= current:
+    if not context.doubts or replicas >= current:
         return None
-    log_lost = all(problem.kind.value == "LogUnavailable" for problem in doubts)
-    return Step(
-        "hold_on_doubt",
-        current,
-        Reason.LOG_UNAVAILABLE if log_lost else Reason.METRICS_UNAVAILABLE,
-        "no scale-down on doubt: " + "; ".join(problem.message for problem in doubts),
-    )
+    return Step("hold_on_doubt", current, *_doubted(context))
 
 
 def hold_on_collapse(context: ScalingContext, replicas: int) -> Step | None:
@@ -100,15 +93,35 @@ def limit_rate(context: ScalingContext, replicas: int) -> Step | None:
 
 
 def bound(context: ScalingContext, replicas: int) -> Step | None:
-    """minReplicas and maxReplicas; beside a person's word the only guardrail that may shrink a
-    fleet."""
+    """minReplicas and maxReplicas; no growth passes the latter.
+
+    A fleet that is larger already, since the setting was lowered or mistyped, is cut to it at once
+    where the settings say so; else it shrinks as in any other fall: not on doubt, and no faster
+    than scaleDown allows.
+    """
     low, high = context.settings.min_replicas, context.settings.max_replicas
     if replicas < low:
         return Step("bound", low, Reason.TOO_FEW_REPLICAS, f"minReplicas is {low}")
-    if replicas > high:
-        text = f"maxReplicas is {high}, {replicas - high} short"
-        return Step("bound", high, Reason.TOO_MANY_REPLICAS, text)
-    return None
+    if replicas <= high:
+        return None
+    if context.replicas.spec > high and not context.settings.cuts_to_maximum:
+        return _on_the_way_down(context, replicas)
+    text = f"maxReplicas is {high}, {replicas - high} short"
+    return Step("bound", high, Reason.TOO_MANY_REPLICAS, text)
+
+
+def _on_the_way_down(context: ScalingContext, replicas: int) -> Step | None:
+    current, high = context.replicas.spec, context.settings.max_replicas
+    if context.doubts:
+        least, (reason, why) = current, _doubted(context)
+    else:
+        least = max(high, _down_limit(context) or 0)
+        reason, why = Reason.SCALE_DOWN_LIMIT, f"scaleDown policies allow {least} now"
+    if replicas <= least:
+        return None
+    if least == high or replicas > current:
+        reason = Reason.TOO_MANY_REPLICAS
+    return Step("bound", least, reason, f"maxReplicas is {high}, {replicas - high} short; {why}")
 
 
 def override(context: ScalingContext, replicas: int) -> Step | None:
@@ -150,14 +163,21 @@ ALL: tuple[Guardrail, ...] = (
     limit_rate,
     *PEOPLE_FIRST,
 )
-"""In this order: what must not shrink first, limits next, then people, and the bounds, since they
-always hold."""
+"""In this order: what must not shrink first, limits next, then people, and the bounds, which hold
+against both."""
 
 
 def holding(context: ScalingContext) -> Override | None:
     """What a person decided, as long as it holds."""
     found = context.override
     return found if found is not None and found.expires_at > context.now else None
+
+
+def _doubted(context: ScalingContext) -> tuple[Reason, str]:
+    doubts = context.doubts
+    log_lost = all(problem.kind.value == "LogUnavailable" for problem in doubts)
+    reason = Reason.LOG_UNAVAILABLE if log_lost else Reason.METRICS_UNAVAILABLE
+    return reason, "no scale-down on doubt: " + "; ".join(problem.message for problem in doubts)
 
 
 def _told(found: Override, what: str) -> str:

@@ -168,8 +168,12 @@ PARAMETERS = frozenset(
 
 def parameters_of(policy: str) -> frozenset[str]:
     """Those that may be given: ours are few, and each peer may read what peers share."""
-    own = POLICIES[policy].propose is predictive.propose
-    return frozenset(OUR_PARAMETERS) if own else PARAMETERS
+    return frozenset(OUR_PARAMETERS) if is_ours(policy) else PARAMETERS
+
+
+def is_ours(policy: str) -> bool:
+    """Whether it goes by our rules throughout; peers keep their own."""
+    return POLICIES[policy].propose is predictive.propose
 
 
 def bounds_of(parameter: str) -> tuple[float, float]:

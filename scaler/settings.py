@@ -45,7 +45,7 @@ from policies.context import (
     ScalingRules,
     SelectPolicy,
 )
-from policies.registry import BY_THE_CLOCK, POLICIES, bounds_of, parameters_of
+from policies.registry import BY_THE_CLOCK, POLICIES, bounds_of, is_ours, parameters_of
 from policies.schedule import Schedule
 from scaler.loop import LoopSettings
 from scaler.rounds import OVERDUE_INTERVALS
@@ -842,6 +842,7 @@ class Workload(Section):
             scale_down=self.behavior.scale_down.rules(default_window_seconds=300),
             parameters=tuple(sorted({"lookBackSeconds": 300.0, **self.policy.parameters}.items())),
             schedules=tuple(each.schedule() for each in self.policy.schedules),
+            cuts_to_maximum=not is_ours(self.policy.name),
         )
 
     def loop_settings(self, interval_seconds: float) -> LoopSettings:

@@ -46,7 +46,7 @@ def check_target(api: ClusterClient, workload: Workload) -> list[Finding]:
             return [first]
         return [first, *_autoscaling(api, workload), *_permissions(api, target)]
     return [
-        _deployment(subject, found, target),
+        _deployment(subject, found, workload),
         *_autoscaling(api, workload),
         *_permissions(api, target),
     ]
@@ -58,9 +58,18 @@ def _way_out(error: ClusterError) -> str:
     return ""
 
 
-def _deployment(subject: str, found: Deployment, target: Target) -> Finding:
-    if found.paused and target.mode is Mode.SCALE:
+def _deployment(subject: str, found: Deployment, workload: Workload) -> Finding:
+    mode = workload.target.mode
+    if found.paused and mode is Mode.SCALE:
         return Finding(Severity.WARNING, subject, "is paused; nothing is written until it resumes")
+    # Above a floor the HPA may grow the fleet as far as its own maxReplicas.
+    if found.replicas > workload.max_replicas and mode is not Mode.FLOOR:
+        return Finding(
+            Severity.WARNING,
+            subject,
+            f"has {found.replicas} replicas, more than maxReplicas ({workload.max_replicas}), down "
+            "to which it would be scaled; raise maxReplicas unless that is meant",
+        )
     return Finding(Severity.OK, subject, f"found with {found.replicas} replicas")
 
 

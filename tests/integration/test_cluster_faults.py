@@ -420,6 +420,16 @@ def test_check_compares_the_lead_time_with_the_pods(
     assert said in finding.message
 
 
+@pytest.mark.parametrize(("mode", "warned"), [("scale", True), ("shadow", True), ("floor", False)])
+def test_check_warns_of_a_maximum_below_what_runs(
+    cluster: Cluster, server: KubernetesServer, mode: str, warned: bool
+) -> None:
+    server.objects[DEPLOYMENTS, "inference", "llama"]["spec"]["replicas"] = 170
+    findings = check_target(cluster.client, cluster.workload(mode, maxReplicas=22))
+    said = [one.message for one in findings if "170 replicas, more than" in one.message]
+    assert bool(said) is warned
+
+
 def errors(cluster: Cluster, mode: str) -> list[str]:
     findings = check_target(cluster.client, cluster.workload(mode))
     return [finding.message for finding in findings if finding.severity is Severity.ERROR]

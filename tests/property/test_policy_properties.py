@@ -53,6 +53,7 @@ def situations(draw: st.DrawFn) -> ScalingContext:
         down=draw(rules),
         parameters={"lookBackSeconds": 300.0, "margin": draw(margins)},
     )
+    policy = replace(policy, cuts_to_maximum=draw(st.booleans()))
     context = situation(
         current=draw(st.integers(0, 500)),
         demand=draw(st.none() | rates),
@@ -73,15 +74,21 @@ def situations(draw: st.DrawFn) -> ScalingContext:
 
 @given(situations())
 def test_desired_is_within_the_bounds(context: ScalingContext) -> None:
-    desired = decide(context).desired
-    assert context.settings.min_replicas <= desired <= context.settings.max_replicas
+    desired, bounds = decide(context).desired, context.settings
+    assert desired >= bounds.min_replicas
+    if bounds.cuts_to_maximum:
+        assert desired <= bounds.max_replicas
+    else:
+        assert desired <= max(bounds.max_replicas, context.replicas.spec)
 
 
 @given(situations())
-def test_doubt_never_shrinks_a_fleet_within_its_bounds(context: ScalingContext) -> None:
+def test_doubt_never_shrinks_a_fleet(context: ScalingContext) -> None:
+    """But to the maximum, where the settings say that this cuts."""
     doubt = Problem(ProblemSource.DEMAND, ProblemKind.STALE, "old")
+    bounds, current = context.settings, context.replicas.spec
     desired = decide(replace(context, problems=(*context.problems, doubt))).desired
-    assert desired >= min(context.replicas.spec, context.settings.max_replicas)
+    assert desired >= (min(current, bounds.max_replicas) if bounds.cuts_to_maximum else current)
 
 
 @given(situations(), st.floats(0, 100_000))

@@ -9,6 +9,8 @@ import pytest
 
 from policies.context import (
     Observation,
+    Override,
+    OverrideKind,
     Problem,
     ProblemKind,
     ProblemSource,
@@ -22,6 +24,7 @@ from policies.context import (
 from policies.decision import Reason
 from policies.engine import decide
 from policies.guardrails import limit_rate
+from scaler.settings import Workload
 from tests.situations import NOON, decided_before, flat_forecast, settings, situation
 
 POD, PERCENT = RateUnit.PODS, RateUnit.PERCENT
@@ -146,6 +149,65 @@ def test_bounds_hold_even_on_doubt() -> None:
     context = situation(current=60, demand=None, policy=settings(maximum=50))
     problem = Problem(ProblemSource.DEMAND, ProblemKind.NO_DATA, "none")
     assert decide(replace(context, problems=(problem,))).desired == 50
+
+
+LOWERED = replace(
+    settings(maximum=22, down=ScalingRules(0, SelectPolicy.MIN, (RateLimit(PERCENT, 10, 60),))),
+    cuts_to_maximum=False,
+)
+STALE = Problem(ProblemSource.DEMAND, ProblemKind.STALE, "old")
+
+
+def test_on_doubt_a_lowered_maximum_never_shrinks_the_fleet() -> None:
+    for demand, reason in ((900.0, Reason.METRICS_UNAVAILABLE), (1e6, Reason.TOO_MANY_REPLICAS)):
+        context = situation(170, demand, flat_forecast(demand), LOWERED)
+        decision = decide(replace(context, problems=(STALE,)))
+        assert (decision.desired, decision.reason) == (170, reason)
+
+
+def test_the_way_down_to_a_lowered_maximum_is_that_of_any_other_fall() -> None:
+    """22 may be a typo of 220, and the fleet of 170 be needed."""
+    context = situation(170, 160_000.0, flat_forecast(160_000), LOWERED)
+    decision = decide(context)
+    assert (decision.desired, decision.reason) == (153, Reason.SCALE_DOWN_LIMIT)
+    assert decision.steps[-1].message == (
+        "maxReplicas is 22, 138 short; scaleDown policies allow 153 now"
+    )
+    near = decide(replace(context, replicas=replace(context.replicas, spec=23)))
+    assert (near.desired, near.reason) == (22, Reason.TOO_MANY_REPLICAS)
+    fallen = decide(situation(170, 9_000.0, flat_forecast(9_000), LOWERED))
+    assert (fallen.desired, fallen.steps[-1].rule) == (153, "limit_rate")
+
+
+def test_a_fleet_above_its_maximum_never_grows() -> None:
+    free = replace(LOWERED, scale_down=ScalingRules(select_policy=SelectPolicy.DISABLED))
+    for problems in ((), (STALE,)):
+        context = situation(30, 90_000.0, flat_forecast(90_000), free)
+        assert decide(replace(context, problems=problems)).desired == 30
+    assert decide(situation(10, 90_000.0, flat_forecast(90_000), LOWERED)).desired == 22
+
+
+def test_a_person_may_shrink_what_is_above_its_maximum() -> None:
+    until = NOON + timedelta(hours=1)
+    word = Override(1, OverrideKind.REPLICAS, 30, "ana", "budget", until)
+    for problems in ((), (STALE,)):
+        context = situation(170, 160_000.0, flat_forecast(160_000), LOWERED)
+        assert decide(replace(context, override=word, problems=problems)).desired == 30
+
+
+def test_peers_cut_to_their_maximum_at_once_and_ours_does_not() -> None:
+    fields = {"name": "a", "demand": {"query": "up"}, "maxReplicas": 22}
+    target = {"name": "a", "mode": "scale"}
+    for policy, cuts in (("predictive", False), ("hpa", True), ("static", True)):
+        workload = Workload.model_validate(
+            {
+                **fields,
+                "target": target,
+                "capacity": {"qpsPerReplica": 1},
+                "policy": {"name": policy},
+            }
+        )
+        assert workload.policy_settings().cuts_to_maximum is cuts
 
 
 @pytest.mark.parametrize("figure", [float("nan"), float("inf"), -1.0])
