@@ -182,8 +182,9 @@ class PolicySettings:
 
     `parameters` are the policy's own numbers by name (each policy documents its own); windows
     into the past end in `WindowSeconds`. `schedules` are replicas wanted by the clock.
-    `cuts_to_maximum` is about a fleet that is larger than `max_replicas`, which was lowered: whether
-    it is cut at once, as HPA does and old logs remember it, or shrinks as in any other fall.
+    `cuts_to_maximum` is about a fleet that is larger than `max_replicas`, which was lowered:
+    whether it is cut at once, as HPA does and old logs remember it, or shrinks as in any other
+    fall.
     """
 
     policy: str

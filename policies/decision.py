@@ -88,6 +88,8 @@ NOT_APPLIED = frozenset(
     {OutcomeKind.CONFLICT, OutcomeKind.REFUSED, OutcomeKind.FAILED, OutcomeKind.UNKNOWN}
 )
 """The target does not, as far as is known, carry what was decided, though it should."""
+MAY_HAVE_WRITTEN = (OutcomeKind.APPLIED, OutcomeKind.UNKNOWN)
+"""After these the target may carry the decision's epoch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from policies.context import (
     ReplicaChange,
     ScalingContext,
 )
-from policies.decision import Decision, Outcome, OutcomeKind
+from policies.decision import MAY_HAVE_WRITTEN, Decision, Outcome, OutcomeKind
 from policies.engine import decide
 from policies.guardrails import paused
 from policies.registry import POLICIES
@@ -57,6 +57,13 @@ FIRST_TICK_STEPS = 60
 STALE_HISTORY_STEPS = 10
 """No forecast is made once the newest known step lies further back than this. A gap at the end of
 the history is asked for again as long."""
+
+RIVAL_DECISIONS = 20
+RIVAL_TIME = timedelta(minutes=15)
+"""A mark on the target that is in no decision of our log is somebody else's. After so many
+decisions, and so long, without a new one it may be taken over: whoever wrote it renews it sooner.
+"""
+MARKS_REMEMBERED = timedelta(days=7)
 
 LOOK_FOR_STARTS = timedelta(hours=1)
 SLOWER = 1.1
@@ -107,12 +114,14 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class TickResult:
-    """What one tick did; `decision_id` is None where the log could not take it."""
+    """What one tick did; `decision_id` is None where the log could not take it. `rival` says that
+    another daybreak writes to the target, where it seems so."""
 
     context: ScalingContext
     decision: Decision
     outcome: Outcome
     decision_id: int | None
+    rival: str = ""
 
 
 class ControlLoop:
@@ -134,6 +143,8 @@ class ControlLoop:
         self._model_loaded = False
         self._last_forecast: tuple[FittedModel, TrafficHistory, Forecast] | None = None
         self._last_epoch = 0
+        self._own_mark: int | None = None
+        self._foreign_mark: tuple[int, datetime] | None = None
         self._log_lost = False
         self._last_override: Override | None = None
         self._lock = threading.Lock()
@@ -148,16 +159,55 @@ class ControlLoop:
         decision = decide(context)
         self._last_epoch = decision.epoch
         decision_id = self._record(context, decision)
-        outcome = self._apply(context, decision)
+        rival = self._rival(context)
+        outcome = self._apply(context, decision, rival)
         self._record_outcome(decision_id, context, decision, outcome)
-        return TickResult(context, decision, outcome, decision_id)
+        return TickResult(context, decision, outcome, decision_id, rival)
 
-    def _apply(self, context: ScalingContext, decision: Decision) -> Outcome:
+    def _apply(self, context: ScalingContext, decision: Decision, rival: str) -> Outcome:
         """While it is paused nothing is written, not even the number that is there already: a
-        floor would be, and would fight whoever steers by hand."""
+        floor would be, and would fight whoever steers by hand. Beside a rival nothing is taken
+        away; what it lacks may be added, so that two of them settle on the larger fleet."""
         if paused(context):
             return Outcome(OutcomeKind.UNCHANGED, "paused")
-        return self._ports.target.apply(decision.desired, context.replicas, decision.epoch)
+        if rival and decision.desired <= context.replicas.spec:
+            fits = decision.desired == context.replicas.spec
+            return Outcome(OutcomeKind.UNCHANGED if fits else OutcomeKind.REFUSED, rival)
+        outcome = self._ports.target.apply(decision.desired, context.replicas, decision.epoch)
+        if outcome.kind in MAY_HAVE_WRITTEN:
+            self._own_mark = decision.epoch
+        return outcome
+
+    def _rival(self, context: ScalingContext) -> str:
+        """That another daybreak, with a log of its own, writes to the target; empty where none
+        does, or where it has been silent for long.
+
+        Time is counted from when the mark was first seen here: no other machine's clock is trusted.
+        """
+        mark, now = context.replicas.stored_epoch, context.now
+        if mark is None or mark == self._own_mark or self._wrote(mark, now):
+            self._foreign_mark = None
+            return ""
+        seen = self._foreign_mark
+        if seen is None or seen[0] != mark or now < seen[1]:
+            seen = self._foreign_mark = (mark, now)
+        interval = timedelta(seconds=self.settings.interval_seconds)
+        if now - seen[1] >= max(RIVAL_DECISIONS * interval, RIVAL_TIME):
+            return ""
+        return (
+            f"another daybreak writes to this target: it carries decision epoch {mark}, which is "
+            "not of this log; stop one of the two, or wait where the log was lost"
+        )
+
+    def _wrote(self, mark: int, now: datetime) -> bool:
+        """Where the log cannot say, a mark that was not known for another's is taken for ours."""
+        if not self._log_lost:
+            with suppress(StoreError):
+                since = now - MARKS_REMEMBERED
+                wrote = self._ports.store.wrote(self.settings.workload, mark, since)
+                self._own_mark = mark if wrote else self._own_mark
+                return wrote
+        return self._foreign_mark is None or self._foreign_mark[0] != mark
 
     def catch_up(self, now: datetime) -> None:
         """Read the history that a model from the log goes on with, or what was missing of it: weeks

@@ -97,6 +97,11 @@ class DecisionStore(Protocol):
 
     def last_epoch(self, workload: str) -> int: ...
 
+    def wrote(self, workload: str, epoch: int, since: datetime) -> bool:
+        """Whether a decision of that epoch, made at or after `since`, was written to the target, or
+        may have been."""
+        ...
+
     def override(self, workload: str, now: datetime) -> Override | None:
         """What a person decided instead of the policy, where it holds at that time."""
         ...

@@ -160,7 +160,7 @@ class Rounds:
                 result = self._tick(name, self._loops[name], now)
                 # First: who watches must hear of it whatever becomes of the log.
                 self._after_tick(result, self._stopwatch() - began)
-                if isinstance(result, TickResult) and self._log.is_enabled_for(logging.INFO):
+                if isinstance(result, TickResult):
                     self._say(result)
 
     @contextmanager
@@ -192,6 +192,10 @@ class Rounds:
             return Failure(name, now, f"{type(error).__name__}: {error}")
 
     def _say(self, result: TickResult) -> None:
+        if result.rival:
+            self._log.error("two writers", workload=result.context.workload, error=result.rival)
+        if not self._log.is_enabled_for(logging.INFO):
+            return
         self._log.info(
             "decided",
             workload=result.context.workload,

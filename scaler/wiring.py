@@ -49,6 +49,7 @@ class Watch:
     writes: Writes = field(default_factory=Writes)
     _decided_at: dict[str, datetime] = field(default_factory=dict)
     _failures: dict[str, str] = field(default_factory=dict)
+    _rivals: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         modes = {workload.name: workload.target.mode for workload in self.settings.workloads}
@@ -80,22 +81,27 @@ class Watch:
             return
         self._decided_at[result.context.workload] = result.context.now
         self._failures.pop(result.context.workload, None)
+        self._rivals[result.context.workload] = result.rival
 
     def after_refit(self, workload: str, result: FittedModel | Failure) -> None:
         self.exposition.observe_refit(workload, result)
 
     def unready(self) -> list[str]:
-        """Why the daemon is not ready: workloads without a decision in three intervals, or that
-        grow in vain for as long. A decision from further ahead is none: the clock was set back
-        since."""
+        """Why the daemon is not ready: workloads without a decision in three intervals, with
+        another writer, or that grow in vain for as long. A decision from further ahead is none: the
+        clock was set back since."""
         now = self.clock.now()
         recent = timedelta(seconds=OVERDUE_INTERVALS * self.settings.interval_seconds)
-        undecided = [
-            f"{name}: {self._failures.get(name, 'no recent decision')}"
-            for name in (workload.name for workload in self.settings.workloads)
-            if name not in self._decided_at or abs(now - self._decided_at[name]) > recent
-        ]
-        return [*undecided, *self.writes.starving(now, recent)]
+        names = [workload.name for workload in self.settings.workloads]
+        reasons = ((name, self._unready(name, now, recent)) for name in names)
+        known = [f"{name}: {reason}" for name, reason in reasons if reason]
+        return [*known, *self.writes.starving(now, recent)]
+
+    def _unready(self, name: str, now: datetime, recent: timedelta) -> str:
+        decided_at = self._decided_at.get(name)
+        if decided_at is None or abs(now - decided_at) > recent:
+            return self._failures.get(name, "no recent decision")
+        return self._rivals.get(name, "")
 
 
 def build_rounds(settings: Settings, ports_for: PortsFor, watch: Watch) -> Rounds:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from forecaster.forecast import FittedModel
 from policies.context import Override, PastDecision, ScalingContext
-from policies.decision import Decision, Outcome
+from policies.decision import MAY_HAVE_WRITTEN, Decision, Outcome
 from scaler.band import forecast_band
 from scaler.ports import StoreError
 from storage import codec, schema
@@ -70,6 +70,18 @@ class SqlDecisionStore:
         )
         with reading(self._engine) as connection:
             return connection.execute(query).scalar() or 0
+
+    def wrote(self, workload: str, epoch: int, since: datetime) -> bool:
+        table, kind = schema.decision.c, schema.outcome.c.kind
+        query = (
+            select(table.id)
+            .outerjoin(schema.outcome)
+            .where(table.workload == workload, table.at >= since, table.epoch == epoch)
+            .where(kind.is_(None) | kind.in_([each.value for each in MAY_HAVE_WRITTEN]))
+            .limit(1)
+        )
+        with reading(self._engine) as connection:
+            return connection.execute(query).scalar() is not None
 
     def override(self, workload: str, now: datetime) -> Override | None:
         with reading(self._engine) as connection:

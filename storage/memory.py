@@ -10,7 +10,7 @@ from operator import attrgetter
 
 from forecaster.forecast import FittedModel
 from policies.context import Override, PastDecision, ScalingContext
-from policies.decision import Decision, Outcome
+from policies.decision import MAY_HAVE_WRITTEN, Decision, Outcome
 
 
 class MemoryDecisionStore:
@@ -22,6 +22,7 @@ class MemoryDecisionStore:
         self.overrides: dict[str, Override] = {}
         self._past: dict[str, list[PastDecision]] = defaultdict(list)
         self._models: dict[str, FittedModel] = {}
+        self._epochs: dict[int, tuple[str, int]] = {}
         self._last_id = 0
 
     def recent(self, workload: str, since: datetime) -> Sequence[PastDecision]:
@@ -32,12 +33,18 @@ class MemoryDecisionStore:
         decisions = self.decisions[workload]
         return decisions[-1].epoch if decisions else 0
 
+    def wrote(self, workload: str, epoch: int, since: datetime) -> bool:  # noqa: ARG002
+        ids = (number for number, issued in self._epochs.items() if issued == (workload, epoch))
+        found = (self.outcomes.get(number) for number in ids)
+        return any(outcome is None or outcome.kind in MAY_HAVE_WRITTEN for outcome in found)
+
     def override(self, workload: str, now: datetime) -> Override | None:
         found = self.overrides.get(workload)
         return found if found is not None and found.expires_at > now else None
 
     def record(self, context: ScalingContext, decision: Decision) -> int:
         self._last_id += 1
+        self._epochs[self._last_id] = (context.workload, decision.epoch)
         self.decisions[context.workload].append(decision)
         self._past[context.workload].append(
             PastDecision(

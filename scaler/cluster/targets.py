@@ -31,6 +31,10 @@ FLOOR = "daybreak/floor"
 FLOOR_EXPIRES_AT = "daybreak/floor-expires-at"
 ORIGINAL_MIN_REPLICAS = "daybreak/original-min-replicas"
 
+RENEWED_AFTER = 10
+"""So many decisions after a mark was written it is written anew, although the number fits: whoever
+else might write here sees that somebody does."""
+
 Now = Callable[[], datetime]
 
 
@@ -128,11 +132,18 @@ class _ReadTarget:
 
 
 class ReadOnlyTarget(_ReadTarget):
-    """Modes shadow and metric: the target is read and never written."""
+    """Modes shadow and metric: the target is read and never written.
+
+    Whose mark it carries is none of our business then.
+    """
 
     def __init__(self, reader: DeploymentReader, why: str) -> None:
         super().__init__(reader)
         self._why = why
+
+    def read(self, now: datetime) -> Replicas:
+        """Raises TargetError."""
+        return replace(super().read(now), stored_epoch=None)
 
     def apply(self, desired: int, seen: Replicas, epoch: int) -> Outcome:  # noqa: ARG002
         return Outcome(OutcomeKind.SHADOW, self._why)
@@ -143,7 +154,8 @@ class DeploymentTarget(_ReadTarget):
 
     The write holds only while uid, replicas and epoch are as seen; status updates, which raise the
     resourceVersion all the time, do not disturb it. Refused are a Deployment that was created
-    anew, is paused or has its own autoscaler, and any scale-down in the middle of a roll-out.
+    anew, is paused, was scaled to 0 or has its own autoscaler, and any scale-down in the middle of
+    a roll-out.
     """
 
     def __init__(self, reader: DeploymentReader) -> None:
@@ -152,8 +164,8 @@ class DeploymentTarget(_ReadTarget):
 
     def apply(self, desired: int, seen: Replicas, epoch: int) -> Outcome:
         """Set spec.replicas to `desired` if the Deployment still is as `seen`; never raises."""
-        wanted = int(desired)
-        if wanted == seen.spec:
+        wanted, marked = int(desired), seen.stored_epoch
+        if wanted == seen.spec and (marked is None or epoch - marked < RENEWED_AFTER):
             return Outcome(OutcomeKind.UNCHANGED)
         if wanted < 1:
             return refused(f"{wanted} replicas are never asked for")
@@ -191,7 +203,11 @@ class DeploymentTarget(_ReadTarget):
         )
 
     def _unfit(self, found: Deployment, wanted: int) -> Outcome | None:
-        if found.paused:
+        if found.replicas == 0:
+            return refused(
+                f"{self._reader.label}: at 0 replicas autoscaling is off; scale it to 1 or more"
+            )
+        if found.paused and wanted != found.replicas:
             return refused(f"{self._reader.label} is paused; resume its roll-out first")
         if wanted < found.replicas and found.old_pods:
             return refused(

@@ -81,6 +81,17 @@ def test_ids_differ_and_take_an_outcome_each(store: DecisionStore) -> None:
         store.record_outcome(decision_id, NOON, Outcome(OutcomeKind.APPLIED, "done"))
 
 
+def test_a_log_knows_which_epochs_it_wrote(store: DecisionStore) -> None:
+    """One without an outcome counts: the process may have ended after it had written."""
+    kinds = {1: OutcomeKind.APPLIED, 2: OutcomeKind.UNCHANGED, 3: OutcomeKind.UNKNOWN, 4: None}
+    for epoch, kind in kinds.items():
+        decision_id = record(store, at(NOON, epoch))
+        if kind is not None:
+            store.record_outcome(decision_id, NOON, Outcome(kind))
+    assert [epoch for epoch in range(6) if store.wrote("grammar", epoch, NOON)] == [1, 3, 4]
+    assert not store.wrote("other", 1, NOON)
+
+
 def test_the_newest_model_comes_back_exactly(store: DecisionStore) -> None:
     assert store.latest_model("grammar") is None
     old, new = fitted(), replace(fitted(), fitted_at=NOON)

@@ -34,6 +34,7 @@ from scaler.cluster.api import ClusterClient
 from scaler.cluster.check import check_target
 from scaler.cluster.connection import connect, open_target
 from scaler.cluster.pods import lead_times
+from scaler.cluster.targets import RENEWED_AFTER
 from scaler.finding import Severity
 from scaler.ports import ScaleTarget, TargetError
 from scaler.settings import Kubernetes, Target, Workload
@@ -265,6 +266,36 @@ def test_scale_leaves_a_fitting_number_alone(cluster: Cluster) -> None:
     target = cluster.target("scale")
     assert target.apply(2, read(target), 1).kind is OutcomeKind.UNCHANGED
     assert read(target).stored_epoch is None
+
+
+def test_scale_renews_an_old_mark(cluster: Cluster) -> None:
+    """So that another daybreak sees that this one is alive."""
+    target = cluster.target("scale")
+    target.apply(3, read(target), 1)
+    cluster.patch_deployment({"spec": {"paused": True}})
+    assert target.apply(3, read(target), RENEWED_AFTER).kind is OutcomeKind.UNCHANGED
+    assert read(target).stored_epoch == 1
+    assert target.apply(3, read(target), 1 + RENEWED_AFTER).kind is OutcomeKind.APPLIED
+    assert (read(target).spec, read(target).stored_epoch) == (3, 1 + RENEWED_AFTER)
+
+
+def test_shadow_minds_nobodys_mark(cluster: Cluster) -> None:
+    writer = cluster.target("scale")
+    writer.apply(3, read(writer), 9)
+    assert read(cluster.target("shadow")).stored_epoch is None
+
+
+def test_scale_leaves_what_was_turned_off_with_0_replicas(cluster: Cluster) -> None:
+    target = cluster.target("scale")
+    target.apply(3, read(target), 1)
+    cluster.set_replicas(0)
+    for epoch in (2, 2 + RENEWED_AFTER):
+        outcome = target.apply(5, read(target), epoch)
+        assert outcome.kind is OutcomeKind.REFUSED
+        assert "at 0 replicas autoscaling is off" in outcome.detail
+    assert cluster.deployment().spec.replicas == 0
+    cluster.set_replicas(1)
+    assert target.apply(5, read(target), 3).kind is OutcomeKind.APPLIED
 
 
 def test_scale_is_not_disturbed_by_writes_that_do_not_matter(cluster: Cluster) -> None:

@@ -404,6 +404,71 @@ def test_epochs_rise_and_outrank_what_the_target_carries(bench: Bench) -> None:
     assert 41 < first < second
 
 
+def rivals() -> tuple[Bench, Bench]:
+    """Two loops on one target with a log each; the other one is sure that fewer will do."""
+    ours, other = Bench(), Bench()
+    other.target = ours.target
+    other.metrics = FakeMetrics(weeks(), lambda now: 0.7 * rate_at(weeks(), now))
+    other.restart()
+    return ours, other
+
+
+def test_two_daemons_with_separate_logs_do_not_fight() -> None:
+    ours, other = rivals()
+    outcomes = []
+    for tick in range(12):
+        now = NOW + tick * timedelta(seconds=15)
+        ours.loop.tick(now)
+        outcomes.append(other.loop.tick(now))
+    assert len(ours.target.applied) <= 2, "each used to undo what the other had done"
+    refused = [result for result in outcomes if result.outcome.kind is OutcomeKind.REFUSED]
+    assert refused
+    assert "another daybreak writes to this target" in refused[0].outcome.detail
+    assert refused[0].rival == refused[0].outcome.detail
+
+
+def test_a_rival_is_taken_over_from_once_it_has_been_silent_for_long() -> None:
+    ours, other = rivals()
+    ours.loop.tick(NOW)
+    wanted = [other.loop.tick(NOW + tick * timedelta(seconds=15)) for tick in range(60)]
+    assert {result.outcome.kind for result in wanted[1:]} <= {
+        OutcomeKind.REFUSED,
+        OutcomeKind.UNCHANGED,
+    }
+    taken = other.loop.tick(NOW + timedelta(minutes=15))
+    assert (taken.outcome.kind, taken.rival) == (OutcomeKind.APPLIED, "")
+    assert other.loop.tick(NOW + timedelta(minutes=16)).rival == ""
+
+
+def test_beside_a_rival_the_fleet_may_grow() -> None:
+    """Where the log was lost, nothing may keep a fresh process from ordering what is needed."""
+    bench = Bench(replicas=10)
+    bench.target.epoch = 41
+    grown = bench.loop.tick(NOW)
+    assert (grown.outcome.kind, bool(grown.rival)) == (OutcomeKind.APPLIED, True)
+    assert bench.loop.tick(NOW + timedelta(seconds=15)).rival == ""
+
+
+def test_a_restart_and_a_second_daemon_on_one_log_know_each_others_marks() -> None:
+    ours, other = rivals()
+    other.store = ours.store
+    other.restart()
+    for tick in range(8):
+        now = NOW + tick * timedelta(seconds=15)
+        assert ours.loop.tick(now).rival == ""
+        assert other.loop.tick(now).rival == ""
+        if tick == 4:
+            ours.restart()
+
+
+def test_a_mark_is_not_doubted_while_the_log_cannot_be_asked(bench: Bench) -> None:
+    bench.target.epoch = 41
+    bench.store.broken = True
+    assert bench.loop.tick(NOW).rival == ""
+    bench.store.broken = False
+    assert bench.loop.tick(NOW + timedelta(seconds=15)).rival
+
+
 def test_without_the_log_the_fleet_grows_but_never_shrinks(bench: Bench) -> None:
     bench.store.broken = True
     bench.target.replicas = 300
