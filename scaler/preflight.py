@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
+import structlog
+
 from scaler.cluster.api import ClusterClient
-from scaler.cluster.check import check_target
+from scaler.cluster.check import check_target, leftover_floors, standing_warnings
 from scaler.cluster.connection import connect
 from scaler.cluster.pods import lead_times
 from scaler.finding import Finding, Severity
@@ -16,6 +18,8 @@ from scaler.settings import Settings, SettingsError, Workload
 from scaler.starts import FEWEST
 from scaler.telemetry.source import check_metrics
 from storage import database
+
+_log = structlog.get_logger("daybreak")
 
 
 def check_settings(settings: Settings, clock: Clock) -> list[Finding]:
@@ -68,6 +72,14 @@ def _targets(settings: Settings, clock: Clock) -> Iterator[Finding]:
         yield from findings
         if all(finding.severity is not Severity.ERROR for finding in findings):
             yield from lead_time_findings(api, workload, clock.now())
+    yield from leftover_floors(api, settings.workloads)
+
+
+def warn_at_start(settings: Settings) -> None:
+    """Log what somebody should know of the cluster when the daemon starts."""
+    with connect(settings.kubernetes) as api:
+        for finding in standing_warnings(api, settings.workloads):
+            _log.warning("at start", subject=finding.subject, found=finding.message)
 
 
 def lead_time_findings(api: ClusterClient, workload: Workload, now: datetime) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ import sys
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from threading import Thread
 from typing import Annotated
 
 import structlog
@@ -23,7 +24,7 @@ from scaler.exposition import LostLines
 from scaler.finding import Finding, Severity
 from scaler.live import live_ports
 from scaler.obstacles import Teller
-from scaler.preflight import check_settings
+from scaler.preflight import check_settings, warn_at_start
 from scaler.settings import Settings, SettingsError, load_settings
 from scaler.status_server import Served, StatusServer, build_app
 from scaler.wiring import Watch, build_rounds, open_log, stuck_after_seconds
@@ -74,6 +75,7 @@ def run(
     )
     server.start()  # First: where it cannot listen, nothing is decided.
     _tell_start(config, settings, server.url)
+    Thread(target=warn_at_start, args=(settings,), name="warnings", daemon=True).start()
     jobs = rounds.jobs(settings.interval_seconds, settings.refit_interval_seconds)
     clean = Daemon(rounds, jobs, clock).run()
     server.stop()

@@ -24,6 +24,7 @@ from kubernetes.client import (
     AutoscalingV2Api,
     Configuration,
     CoreV1Api,
+    CustomObjectsApi,
     V1Deployment,
     V1HorizontalPodAutoscaler,
     V1LabelSelector,
@@ -361,13 +362,16 @@ class Autoscalers:
 
     def on_deployment(self, name: str) -> list[Autoscaler]:
         """The HPAs that scale this Deployment, from one list; raises ClusterError."""
+        return [one for one in self.listed() if one.target == ("Deployment", name)]
+
+    def listed(self) -> list[Autoscaler]:
+        """All of the namespace; raises ClusterError."""
         found = self._ask(
             "list",
             f" in {self._namespace}",
             lambda group: group.list_namespaced_horizontal_pod_autoscaler(self._namespace),
         )
-        autoscalers = [_autoscaler(item) for item in found.items]
-        return [one for one in autoscalers if one.target == ("Deployment", name)]
+        return [_autoscaler(item) for item in found.items]
 
     def patch(self, name: str, body: dict[str, Any]) -> None:
         """Apply a merge patch; raises ClusterError."""
@@ -412,3 +416,31 @@ def _autoscaler(found: V2HorizontalPodAutoscaler | V1HorizontalPodAutoscaler) ->
         keda="ScaledObject" in owners or "scaledobject.keda.sh/name" in (meta.labels or {}),
         annotations=meta.annotations or {},
     )
+
+
+def scaled_objects(api: ClusterClient, namespace: str, deployment: str) -> list[str]:
+    """Names of KEDA's ScaledObjects on the Deployment; raises ClusterError.
+
+    A paused one has no HPA to show for it.
+    """
+    custom = CustomObjectsApi(api)
+    try:
+        found: Any = ask(
+            api,
+            "list",
+            f"scaledobjects.keda.sh in {namespace}",
+            lambda: custom.list_namespaced_custom_object(
+                "keda.sh", "v1alpha1", namespace, "scaledobjects"
+            ),
+        )
+    except ClusterError as error:
+        # Without KEDA there is no such resource; without the permission, its HPA still shows.
+        if error.kind in (FaultKind.MISSING, FaultKind.DENIED):
+            return []
+        raise
+    return [
+        item["metadata"]["name"]
+        for item in found.get("items") or []
+        if item["spec"]["scaleTargetRef"].get("name") == deployment
+        and item["spec"]["scaleTargetRef"].get("kind", "Deployment") == "Deployment"
+    ]

@@ -6,12 +6,12 @@ written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from kubernetes.client import (
     AuthorizationV1Api,
-    CustomObjectsApi,
     V1ResourceAttributes,
     V1SelfSubjectAccessReview,
     V1SelfSubjectAccessReviewSpec,
@@ -26,8 +26,15 @@ from scaler.cluster.api import (
     FaultKind,
     ask,
     read_deployment,
+    scaled_objects,
 )
-from scaler.cluster.targets import keda_message, rival_message
+from scaler.cluster.targets import (
+    FLOOR,
+    keda_message,
+    original_min_replicas,
+    rival_message,
+    scaled_message,
+)
 from scaler.finding import Finding, Severity
 from scaler.settings import Mode, Target, Workload
 
@@ -62,15 +69,61 @@ def _deployment(subject: str, found: Deployment, workload: Workload) -> Finding:
     mode = workload.target.mode
     if found.paused and mode is Mode.SCALE:
         return Finding(Severity.WARNING, subject, "is paused; nothing is written until it resumes")
-    # Above a floor the HPA may grow the fleet as far as its own maxReplicas.
-    if found.replicas > workload.max_replicas and mode is not Mode.FLOOR:
-        return Finding(
+    above = _above_maximum(subject, found, workload)
+    return above or Finding(Severity.OK, subject, f"found with {found.replicas} replicas")
+
+
+def _above_maximum(subject: str, found: Deployment, workload: Workload) -> Finding | None:
+    """Above a floor the HPA may grow the fleet as far as its own maxReplicas."""
+    if found.replicas <= workload.max_replicas or workload.target.mode is Mode.FLOOR:
+        return None
+    return Finding(
+        Severity.WARNING,
+        subject,
+        f"has {found.replicas} replicas, more than maxReplicas ({workload.max_replicas}), down "
+        "to which it would be scaled; raise maxReplicas unless that is meant",
+    )
+
+
+def standing_warnings(api: ClusterClient, workloads: Sequence[Workload]) -> Iterator[Finding]:
+    """What the daemon says once when it starts, as far as the cluster answers: fleets above their
+    maximum, and floors that were left behind."""
+    for workload in workloads:
+        target = workload.target
+        with suppress(ClusterError):
+            found = read_deployment(api, target.namespace, target.name)
+            subject = f"Deployment {target.namespace}/{target.name}"
+            above = _above_maximum(subject, found, workload)
+            if above is not None:
+                yield above
+    yield from leftover_floors(api, workloads)
+
+
+def leftover_floors(api: ClusterClient, workloads: Sequence[Workload]) -> Iterator[Finding]:
+    """Floors of ours that none of the workloads keeps any longer: nothing else takes them back.
+
+    Nothing is found where HPAs cannot be listed, or in a namespace without a workload.
+    """
+    targets = [workload.target for workload in workloads]
+    kept = {(one.namespace, one.hpa) for one in targets if one.mode is Mode.FLOOR}
+    for namespace in sorted({target.namespace for target in targets}):
+        with suppress(ClusterError):
+            for hpa in Autoscalers(api, namespace).listed():
+                if (namespace, hpa.name) not in kept:
+                    yield from _leftover(namespace, hpa)
+
+
+def _leftover(namespace: str, hpa: Autoscaler) -> Iterator[Finding]:
+    original = original_min_replicas(hpa)
+    if original < hpa.min_replicas:
+        body = {"metadata": {"annotations": {FLOOR: None}}, "spec": {"minReplicas": original}}
+        yield Finding(
             Severity.WARNING,
-            subject,
-            f"has {found.replicas} replicas, more than maxReplicas ({workload.max_replicas}), down "
-            "to which it would be scaled; raise maxReplicas unless that is meant",
+            f"HPA {namespace}/{hpa.name}",
+            f"still has minReplicas {hpa.min_replicas}, a floor that daybreak set and no workload "
+            f"here keeps; unless another daybreak does, take it back: kubectl -n {namespace} patch "
+            f"hpa {hpa.name} --type merge -p '{json.dumps(body)}'",
         )
-    return Finding(Severity.OK, subject, f"found with {found.replicas} replicas")
 
 
 def _autoscaling(api: ClusterClient, workload: Workload) -> Iterator[Finding]:
@@ -131,38 +184,11 @@ def _rivals(api: ClusterClient, target: Target) -> Iterator[Finding]:
     if rivals:
         yield Finding(Severity.ERROR, "autoscaling", rival_message(label, rivals))
         return
-    scaled = _scaled_objects(api, target)
+    scaled = scaled_objects(api, target.namespace, target.name)
     if scaled:
-        names = ", ".join(scaled)
-        message = f"{label} belongs to the ScaledObject {names}; use mode metric, or remove it"
-        yield Finding(Severity.ERROR, "autoscaling", message)
+        yield Finding(Severity.ERROR, "autoscaling", scaled_message(label, scaled))
         return
     yield Finding(Severity.OK, "autoscaling", f"nothing else scales {label}")
-
-
-def _scaled_objects(api: ClusterClient, target: Target) -> list[str]:
-    """Names of the ScaledObjects on the Deployment; a paused one has no HPA to show for it."""
-    custom = CustomObjectsApi(api)
-    try:
-        found: Any = ask(
-            api,
-            "list",
-            f"scaledobjects.keda.sh in {target.namespace}",
-            lambda: custom.list_namespaced_custom_object(
-                "keda.sh", "v1alpha1", target.namespace, "scaledobjects"
-            ),
-        )
-    except ClusterError as error:
-        # Without KEDA there is no such resource; without the permission, its HPA still shows.
-        if error.kind in (FaultKind.MISSING, FaultKind.DENIED):
-            return []
-        raise
-    return [
-        item["metadata"]["name"]
-        for item in found.get("items") or []
-        if item["spec"]["scaleTargetRef"].get("name") == target.name
-        and item["spec"]["scaleTargetRef"].get("kind", "Deployment") == "Deployment"
-    ]
 
 
 def needed(target: Target) -> Iterator[V1ResourceAttributes]:
@@ -181,6 +207,7 @@ def needed(target: Target) -> Iterator[V1ResourceAttributes]:
     if target.mode is Mode.SCALE:
         yield need("patch", "apps", "deployments", target.name)
         yield need("list", *HPA_RESOURCE)
+        yield need("list", "keda.sh", "scaledobjects")
 
 
 def _permissions(api: ClusterClient, target: Target) -> Iterator[Finding]:

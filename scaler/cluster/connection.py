@@ -78,10 +78,11 @@ def _load_kubeconfig(kubernetes: Kubernetes, configuration: Configuration) -> No
 
 
 def open_target(api: ClusterClient, target: Target, lead_time: LeadTime, now: Now) -> ScaleTarget:
-    """The target as its mode may treat it; `now` is asked when a floor is to expire."""
+    """The target as its mode may treat it; `now` tells when a floor is to expire, and for how long
+    it is known who else scales the target."""
     reader = DeploymentReader(api, target, lead_time)
     if target.mode is Mode.FLOOR and target.hpa:
         return FloorTarget(reader, target.hpa, target.floor_ttl_seconds, now)
     if target.mode is Mode.SCALE:
-        return DeploymentTarget(reader)
+        return DeploymentTarget(reader, now)
     return ReadOnlyTarget(reader, f"mode {target.mode} writes nothing")

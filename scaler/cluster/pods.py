@@ -15,7 +15,7 @@ from policies.context import LeadTime, Replicas
 from scaler.cluster.api import ClusterClient, ClusterError, Deployment, list_pods, read_deployment
 from scaler.ports import TargetError
 from scaler.settings import Target
-from scaler.starts import FEWEST, Starts
+from scaler.starts import FEWEST, LONGEST_SECONDS, Starts
 
 EPOCH = "daybreak/epoch"
 FEWEST_PODS = 5
@@ -24,6 +24,9 @@ READS_UNTIL_TAKEN_ON = 3
 it: one stale answer is none, and what was decided on the old one is long done with."""
 
 _log = structlog.get_logger("daybreak")
+PLAUSIBLE_LEADS = 5
+"""A pod that was not watched from its beginning may have lost its readiness and found it again;
+where it was ready only after so many planned lead times, that is likelier than so slow a start."""
 
 
 def stored_number(text: str | None) -> int | None:
@@ -42,6 +45,7 @@ class DeploymentReader:
         self.namespace = target.namespace
         self.name = target.name
         self._lead = timedelta(seconds=lead_time.p95_seconds)
+        self._first_seen: dict[str, datetime] = {}
         self._uid: str | None = None
         self._anew: tuple[str, int] | None = None
         self._starts = Starts()
@@ -82,12 +86,20 @@ class DeploymentReader:
 
     def _note_starts(self, pods: Sequence[V1Pod], now: datetime) -> None:
         self._looked = True
-        for pod in pods:
-            uid = pod.metadata.uid if pod.metadata else None
-            if uid is not None and uid not in self._starts:
+        by_uid = {pod.metadata.uid: pod for pod in pods if pod.metadata and pod.metadata.uid}
+        self._first_seen = {uid: self._first_seen.get(uid, now) for uid in by_uid}
+        for uid, pod in by_uid.items():
+            if uid not in self._starts:
                 seconds = _seconds_to_ready(pod, now)
-                if seconds is not None:
+                if seconds is not None and self._was_start(uid, pod, seconds):
                     self._starts.note(uid, created_at(pod, now), seconds)
+
+    def _was_start(self, uid: str, pod: V1Pod, seconds: float) -> bool:
+        """Not, perhaps, the end of a while without readiness that nobody here saw the beginning of:
+        after a restart of this process its length would be taken for a start."""
+        first_seen = self._first_seen[uid]
+        age = (first_seen - created_at(pod, first_seen)).total_seconds()
+        return min(seconds, age) <= PLAUSIBLE_LEADS * self._lead.total_seconds()
 
     def recreated(self, uid: str) -> str | None:
         """What is wrong where `uid` is not the one that is written to."""
@@ -135,7 +147,9 @@ def lead_times(api: ClusterClient, target: Target, now: datetime) -> LeadTime | 
     None with fewer than five of them. Raises TargetError.
     """
     try:
-        return DeploymentReader(api, target, LeadTime(0.0, 0.0)).lead_time(now, FEWEST_PODS)
+        # Whoever asks what is there is told of the slowest, however much was planned with.
+        unplanned = LeadTime(0.0, LONGEST_SECONDS)
+        return DeploymentReader(api, target, unplanned).lead_time(now, FEWEST_PODS)
     except ClusterError as error:
         raise TargetError(str(error)) from error
 

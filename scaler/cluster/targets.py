@@ -23,6 +23,7 @@ from scaler.cluster.api import (
     Deployment,
     FaultKind,
     patch_deployment,
+    scaled_objects,
 )
 from scaler.cluster.pods import EPOCH, DeploymentReader, stored_number
 from scaler.ports import TargetError
@@ -34,6 +35,7 @@ ORIGINAL_MIN_REPLICAS = "daybreak/original-min-replicas"
 RENEWED_AFTER = 10
 """So many decisions after a mark was written it is written anew, although the number fits: whoever
 else might write here sees that somebody does."""
+SCALED_OBJECTS_HOLD = timedelta(minutes=1)
 
 Now = Callable[[], datetime]
 
@@ -155,12 +157,14 @@ class DeploymentTarget(_ReadTarget):
     The write holds only while uid, replicas and epoch are as seen; status updates, which raise the
     resourceVersion all the time, do not disturb it. Refused are a Deployment that was created
     anew, is paused, was scaled to 0 or has its own autoscaler, and any scale-down in the middle of
-    a roll-out.
+    a roll-out. ScaledObjects are looked for once a minute, HPAs at every write.
     """
 
-    def __init__(self, reader: DeploymentReader) -> None:
+    def __init__(self, reader: DeploymentReader, now: Now) -> None:
         super().__init__(reader)
+        self._now = now
         self._autoscalers = Autoscalers(reader.api, reader.namespace)
+        self._scaled: tuple[datetime, list[str]] | None = None
 
     def apply(self, desired: int, seen: Replicas, epoch: int) -> Outcome:
         """Set spec.replicas to `desired` if the Deployment still is as `seen`; never raises."""
@@ -217,8 +221,19 @@ class DeploymentTarget(_ReadTarget):
         return None
 
     def _autoscaled(self) -> Outcome | None:
+        label = self._reader.label
         rivals = self._autoscalers.on_deployment(self._reader.name)
-        return refused(rival_message(self._reader.label, rivals)) if rivals else None
+        if rivals:
+            return refused(rival_message(label, rivals))
+        scaled = self._scaled_objects()
+        return refused(scaled_message(label, scaled)) if scaled else None
+
+    def _scaled_objects(self) -> list[str]:
+        now = self._now()
+        if self._scaled is None or not timedelta(0) <= now - self._scaled[0] < SCALED_OBJECTS_HOLD:
+            reader = self._reader
+            self._scaled = now, scaled_objects(reader.api, reader.namespace, reader.name)
+        return self._scaled[1]
 
 
 def rival_message(label: str, rivals: list[Autoscaler]) -> str:
@@ -228,6 +243,11 @@ def rival_message(label: str, rivals: list[Autoscaler]) -> str:
         f"{label} is scaled by the HPA {names}, and two writers would fight; use mode floor "
         "with that HPA, or remove it"
     )
+
+
+def scaled_message(label: str, names: list[str]) -> str:
+    """What KEDA has on the Deployment, and the way out."""
+    return f"{label} belongs to the ScaledObject {', '.join(names)}; use mode metric, or remove it"
 
 
 def guarded_replace(found: Deployment, wanted: int, epoch: int) -> list[dict[str, Any]]:
