@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +32,7 @@ from forecaster.outside import MissingToolError
 from scaler.cli.output import (
     BadInputError,
     JsonOption,
+    TimeZoneOption,
     configure_logs,
     listed,
     output_option,
@@ -74,6 +75,7 @@ def backtest(
     gaps: Annotated[
         Path | None, typer.Option(help="CSV of filled stretches (trace,start,end): not scored.")
     ] = None,
+    time_zone: TimeZoneOption = None,
     json_out: JsonOption = None,
     html: Annotated[
         Path | None, output_option(help_text="Write a page with pictures here.")
@@ -96,6 +98,8 @@ def backtest(
     names = listed("model", model)
     _check_known(names)
     traffic = _traffic(trace, config, gaps)
+    if time_zone is not None:
+        traffic = replace(traffic, calendar=replace(traffic.calendar, time_zone=time_zone))
     plan = _plan(traffic.history, leads, lasts, quantile, train_days)
     contenders = [_contender(name, traffic.calendar) for name in names]
     judged = _judge_all(contenders, plan)

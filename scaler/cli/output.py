@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TextIO, cast
+from zoneinfo import ZoneInfo
 
 import structlog
 import typer
@@ -68,6 +69,23 @@ def seed_option(help_text: str) -> Any:
     return typer.Option(help=help_text, min=0, max=LARGEST_SEED)
 
 
+def _known_zone(name: str | None) -> str | None:
+    try:
+        return None if name is None else ZoneInfo(name).key
+    except (KeyError, ValueError, OSError) as error:
+        raise BadInputError(
+            f"--time-zone: {name!r} is not an IANA time zone such as Europe/Berlin"
+        ) from error
+
+
+TimeZoneOption = Annotated[
+    str | None,
+    typer.Option(
+        "--time-zone",
+        help="IANA time zone of the days of a trace; the settings', or UTC, if not said.",
+        callback=_known_zone,
+    ),
+]
 JsonOption = Annotated[
     str | None,
     output_option("--json", help_text="Write JSON to this file, or - for standard output."),

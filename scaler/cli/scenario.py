@@ -190,7 +190,9 @@ def _schedules(
     return [{to_camel(key): value for key, value in asdict(each).items()} for each in found]
 
 
-def workload_document(config: Path | None, slo_seconds: float | None) -> dict[str, Any]:
+def workload_document(
+    config: Path | None, slo_seconds: float | None, time_zone: str | None
+) -> dict[str, Any]:
     """The first workload of a settings file, or the least that a workload needs."""
     document: dict[str, Any] = {
         "name": "trace",
@@ -202,6 +204,8 @@ def workload_document(config: Path | None, slo_seconds: float | None) -> dict[st
         document = workload.model_dump(mode="json", by_alias=True, exclude_unset=True)
     if slo_seconds is not None:
         document["slo"] = {"p99Seconds": slo_seconds}
+    if time_zone is not None:
+        document["history"] = {**document.get("history", {}), "timeZone": time_zone}
     return document
 
 

@@ -19,6 +19,7 @@ from scaler.cli.cluster import connected, pool_on, run_on
 from scaler.cli.output import (
     BadInputError,
     JsonOption,
+    TimeZoneOption,
     configure_logs,
     listed,
     output_option,
@@ -181,6 +182,7 @@ def simulate(
     start: Annotated[str | None, typer.Option(help="First moment of the trace to use.")] = None,
     end: Annotated[str | None, typer.Option(help="End of the part to use.")] = None,
     warmup_days: Annotated[float | None, typer.Option(help="History before scoring.")] = None,
+    time_zone: TimeZoneOption = None,
     seed: Annotated[int, seed_option("Of arrivals, lengths and cold starts.")] = 0,
     workers: Annotated[int, typer.Option(help="Runs at once; 0 is one a core.", min=0)] = 0,
     cluster: Annotated[
@@ -229,7 +231,7 @@ def simulate(
         dispersion=dispersion,
         retries=Retries(retry_ratio, retry_delay),
         seed=seed,
-        workload=workload_document(config, _positive("slo", slo)),
+        workload=workload_document(config, _positive("slo", slo), time_zone),
         interval_seconds=load_settings(config).interval_seconds if config else 15.0,
     )
     if calibrate_peers and not sweep:

@@ -22,6 +22,7 @@ from policies.registry import POLICIES
 from scaler.cli.output import (
     BadInputError,
     JsonOption,
+    TimeZoneOption,
     configure_logs,
     output_option,
     progress_bar,
@@ -91,6 +92,7 @@ def tune(
     cold_start: Annotated[
         float, typer.Option(help="With --trace: seconds.", min=0, max=86_400)
     ] = 180.0,
+    time_zone: TimeZoneOption = None,
     seed: Annotated[int, seed_option("Of arrivals and of the bootstrap.")] = 0,
     workers: Annotated[int, typer.Option(help="Runs at once; 0 is one a core.", min=0)] = 0,
     out: Annotated[
@@ -108,9 +110,11 @@ def tune(
     if (trace is None) == (config is None):
         raise BadInputError("give exactly one of --trace and --config")
     if trace is not None:
-        subject = _bare(trace, chosen_profile(pod_profile, None, None), cold_start)
+        subject = _bare(trace, chosen_profile(pod_profile, None, None), cold_start, time_zone)
     else:
         assert config is not None
+        if time_zone is not None:
+            raise BadInputError("--time-zone: is for a --trace; settings have history.timeZone")
         subject = _recorded(config)
     subject = _with_policy(subject, policy, target)
     trial = _trial(subject, seed)
@@ -131,7 +135,7 @@ def tune(
         write_text(out, _settings_file(config, subject, trial, found))
 
 
-def _bare(path: Path, profile: PodProfile, cold_seconds: float) -> Subject:
+def _bare(path: Path, profile: PodProfile, cold_seconds: float, time_zone: str | None) -> Subject:
     """A trace and pods of a profile, as a workload that nobody runs yet."""
     traffic = _known_part(trace_from(path))
     step = fitting_step(traffic.step_seconds, History().step_seconds)
@@ -144,7 +148,7 @@ def _bare(path: Path, profile: PodProfile, cold_seconds: float) -> Subject:
             "capacity": _capacity(profile),
             "leadTime": {"p50Seconds": cold_seconds, "p95Seconds": cold_seconds},
             "maxReplicas": 1,
-            "history": {"stepSeconds": step},
+            "history": {"stepSeconds": step, "timeZone": time_zone or History().time_zone},
         }
     )
     subject = Subject(workload, traffic, profile, 15.0)

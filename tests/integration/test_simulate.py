@@ -99,6 +99,30 @@ def test_a_step_that_the_settings_history_cannot_tell_is_refused(tmp_path: Path)
     assert "steps of 100 s make no history of history.stepSeconds 60" in ended.stderr
 
 
+def test_days_are_those_of_the_time_zone(tmp_path: Path) -> None:
+    """An edge at nine by the clock of Berlin, scored on the day after the clocks went forward."""
+    start = datetime(2026, 3, 16, tzinfo=UTC)
+    changed = datetime(2026, 3, 29, 1, tzinfo=UTC)
+    lines, noise = ["timestamp,qps\n"], np.random.default_rng(1)
+    for minute in range(14 * 1440 + 720):
+        at = start + timedelta(minutes=minute)
+        clock = at + timedelta(hours=2 if at >= changed else 1)
+        usual = 40_000 + 20_000 * math.sin((clock.hour + clock.minute / 60) / 24 * math.tau)
+        rate = usual * (2 if clock.hour == 9 else 1) * math.exp(0.02 * noise.normal())
+        lines.append(f"{at:%Y-%m-%dT%H:%M:%SZ},{rate:.1f}\n")
+    (tmp_path / "berlin.csv").write_text("".join(lines))
+    asked = (tmp_path / "berlin.csv", "--policy", "predictive", "--warmup-days", "14")
+    utc, berlin = (
+        results(*asked, *zone)["policies"][0] for zone in ((), ("--time-zone", "Europe/Berlin"))
+    )
+    # Without it the edge is one that nobody could know, and is paid for all day.
+    assert berlin["pod_hours"] < 0.8 * utc["pod_hours"]
+    assert berlin["bad_ratio"] <= utc["bad_ratio"]
+    refused = simulate(*asked, "--time-zone", "Mars/Olympus")
+    assert refused.returncode == 2
+    assert "--time-zone: 'Mars/Olympus' is not an IANA time zone" in refused.stderr
+
+
 def test_a_gap_in_the_scored_part_is_bridged(tmp_path: Path) -> None:
     start = datetime(2026, 3, 2, tzinfo=UTC)
     path = odd_trace(tmp_path / "gap.csv", start, 60, gap=slice(780, 790))
