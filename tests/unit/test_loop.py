@@ -462,7 +462,7 @@ def test_a_restart_and_a_second_daemon_on_one_log_know_each_others_marks() -> No
 
 
 def test_a_mark_is_not_doubted_while_the_log_cannot_be_asked(bench: Bench) -> None:
-    bench.target.epoch = 41
+    bench.target.replicas, bench.target.epoch = 300, 41
     bench.store.broken = True
     assert bench.loop.tick(NOW).rival == ""
     bench.store.broken = False
