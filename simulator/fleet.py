@@ -176,9 +176,9 @@ class SimulatedFleet:
         current = len(self._pods)
         if seen.spec != current:
             return Outcome(OutcomeKind.CONFLICT, f"expected {seen.spec}, found {current}")
-        self._epoch = epoch
         if desired == current:
             return Outcome(OutcomeKind.UNCHANGED)
+        self._epoch = epoch
         second = min(self._clock, self._length - 1)
         self._started[second] += max(0, desired - current)
         self._deleted[second] += max(0, current - desired)
