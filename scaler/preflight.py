@@ -14,7 +14,8 @@ from scaler.cluster.pods import lead_times
 from scaler.finding import Finding, Severity
 from scaler.listening import CannotListenError, listen
 from scaler.ports import Clock, StoreError, TargetError
-from scaler.settings import Settings, SettingsError, Workload
+from scaler.settings import Settings, Workload
+from scaler.settings_file import SettingsError
 from scaler.starts import FEWEST
 from scaler.telemetry.source import check_metrics
 from storage import database

@@ -7,33 +7,25 @@ are named by file or environment variable, read when needed, and never printed.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Hashable
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, urlsplit
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
-from pydantic_core import ErrorDetails
 
 from forecaster.calendar import Calendar, Event, check_region
 from policies.context import (
@@ -49,127 +41,32 @@ from policies.registry import BY_THE_CLOCK, POLICIES, bounds_of, is_ours, parame
 from policies.schedule import Schedule
 from scaler.loop import LoopSettings
 from scaler.rounds import OVERDUE_INTERVALS
-
-
-class SettingsError(Exception):
-    """The settings cannot be used; the message lists every problem with file and path."""
-
-
-def _time_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError) as error:
-        raise ValueError(f"{name!r} is not an IANA time zone such as Europe/Berlin") from error
-    return name
-
-
-def _text(value: object) -> object:
-    if isinstance(value, (bool, int, float)):
-        raise ValueError("must stand in quotes: YAML reads NO as false and 1 as a number")  # noqa: TRY004
-    return value
-
-
-def _moment(value: object) -> object:
-    # pydantic would take a number for seconds since 1970.
-    number = isinstance(value, str) and re.fullmatch(r"[-+.\d]+", value) and "-" not in value[1:]
-    if number or isinstance(value, (bool, int, float)):
-        raise ValueError("is not a time such as 2026-07-19 21:00 or 2026-07-19T19:00:00Z")
-    return value
-
-
-def _number(value: object) -> object:
-    # pydantic would take true for 1; and what YAML 1.1 does not read in base ten came as text.
-    if isinstance(value, bool):
-        raise ValueError("is not a number: YAML reads yes, no, on and off as true and false")  # noqa: TRY004
-    if isinstance(value, str) and re.match(r"\s*[-+]?0[\d_]", value):
-        raise ValueError("must not begin with a 0: YAML would read it in base eight")
-    return value
-
-
-def _query(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be empty")
-    return text
-
-
-SECRET = re.compile(
-    r"authoriz|authent|passw|pwd|token|secret|credential|cookie|api[-_]?key", re.IGNORECASE
+from scaler.setting_values import (
+    DAY_SECONDS,
+    MOST_REPLICAS,
+    NUMBER,
+    Day,
+    Delay,
+    HeaderName,
+    HeaderValue,
+    HostName,
+    HttpUrl,
+    LogUrl,
+    Moment,
+    Name,
+    Namespace,
+    NotNegative,
+    Number,
+    Positive,
+    Query,
+    Replicas,
+    Seconds,
+    Text,
+    TimeZone,
+    Whole,
+    kept_log,
 )
-"""What is named like this holds something that must not be seen."""
-
-
-def _secret_free_url(url: str) -> str:
-    # Wider than what a URL may hold: a password with a slash or # in it is cut off by parsers.
-    given = re.search(r"//.*:.+@", url, re.DOTALL) and not url.startswith("sqlite")
-    parameters = parse_qsl(url.partition("?")[2], keep_blank_values=True)
-    if given or any(SECRET.search(name) for name, _ in parameters):
-        raise ValueError(
-            "a password must not stand in the file; give it in a file or by the environment, as "
-            "prometheus.basicAuth and database.urlEnv do"
-        )
-    return url
-
-
-def _base_url(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        usable = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("is not a URL such as http://prometheus:9090: host or port cannot be read")
-    if "?" in url or "#" in url:
-        raise ValueError("must end with the path: queries are added to it, so no ? and no #")
-    return url
-
-
-def _kept_log(url: str) -> str:
-    """SQLite's ways to say that a database is in memory only."""
-    parts = urlsplit(url)
-    if parts.scheme.startswith("sqlite") and (
-        parts.path in ("", "/") or ":memory:" in url or "mode=memory" in parts.query
-    ):
-        raise ValueError("a log in memory is gone with the process; expected sqlite:///FILE")
-    return url
-
-
-def _host_name(name: str) -> str:
-    if not re.fullmatch(r"\w([-\w.]*\w)?", name, re.ASCII):
-        raise ValueError(
-            "is not a host name such as daybreak.llm.svc: without scheme, port and wildcards"
-        )
-    return name
-
-
-def _open_header(name: str) -> str:
-    if SECRET.search(name):
-        raise ValueError("secrets do not belong in headers; use bearerTokenFile or basicAuth")
-    return name
-
-
-LABEL = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
-Name = Annotated[str, Field(pattern=LABEL)]
-Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
-TimeZone = Annotated[str, AfterValidator(_time_zone)]
-Text = Annotated[str, BeforeValidator(_text)]
-Query = Annotated[str, AfterValidator(_query)]
-# Time of the workload's clock, unless it says where it counts from.
-Moment = Annotated[
-    datetime,
-    BeforeValidator(_moment),
-    WithJsonSchema({"type": "string", "examples": ["2026-07-19 21:00", "2026-07-19T19:00:00Z"]}),
-]
-NUMBER = BeforeValidator(_number)
-DAY_SECONDS = 86_400
-MOST_REPLICAS = 2**31 - 1
-"""More than Kubernetes can count."""
-Whole = Annotated[int, NUMBER]
-Number = Annotated[float, Field(allow_inf_nan=False), NUMBER]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), NUMBER]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBER]
-Seconds = Annotated[float, Field(gt=0, le=DAY_SECONDS, allow_inf_nan=False), NUMBER]
-Delay = Annotated[float, Field(ge=0, le=DAY_SECONDS, allow_inf_nan=False), NUMBER]
-Replicas = Annotated[int, Field(ge=1, le=MOST_REPLICAS), NUMBER]
+from scaler.settings_file import SettingsError, explained, read_mapping, read_secret
 
 
 class Section(BaseModel):
@@ -216,22 +113,10 @@ class Tls(Section):
         return self
 
 
-HeaderName = Annotated[
-    str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"), AfterValidator(_open_header)
-]
-# Printable Latin-1 is what HTTP can carry.
-HeaderValue = Annotated[str, Field(pattern=r"^[!-~\xa1-\xff]([ -~\xa1-\xff]*[!-~\xa1-\xff])?$")]
-
-
 class Prometheus(Section):
     """Where history and signals are read; Thanos, Mimir and VictoriaMetrics speak the same."""
 
-    url: Annotated[
-        str,
-        Field(pattern=r"^https?://[^\s]+$"),
-        AfterValidator(_secret_free_url),
-        AfterValidator(_base_url),
-    ] = Field(description="Address of the API, without /api/v1.")
+    url: HttpUrl = Field(description="Address of the API, without /api/v1.")
     timeout_seconds: Seconds = Field(
         10.0, description="Seconds that a query of a decision may take, with all its attempts."
     )
@@ -268,15 +153,7 @@ class Prometheus(Section):
 class Database(Section):
     """The decision log; give at most one of url, urlEnv and urlFile."""
 
-    url: (
-        Annotated[
-            str,
-            Field(min_length=1),
-            AfterValidator(_secret_free_url),
-            AfterValidator(_kept_log),
-        ]
-        | None
-    ) = Field(
+    url: LogUrl | None = Field(
         None,
         description=(
             "sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME without password; "
@@ -299,7 +176,7 @@ class Database(Section):
         if not self.url_env and not self.url_file:
             return self.url or "sqlite:///daybreak.db"
         try:
-            return _kept_log(read_secret(self.url_file, self.url_env))
+            return kept_log(read_secret(self.url_file, self.url_env))
         except ValueError as error:
             raise SettingsError(
                 f"database.{'urlFile' if self.url_file else 'urlEnv'}: {error}"
@@ -319,7 +196,7 @@ class Server(Section):
         "127.0.0.1", min_length=1, description="Address that is listened on; loopback by default."
     )
     port: Whole = Field(9464, ge=0, le=65535, description="Port; 0 takes a free one.")
-    allowed_hosts: tuple[Annotated[str, AfterValidator(_host_name)], ...] = Field(
+    allowed_hosts: tuple[HostName, ...] = Field(
         (), description="Names, such as a Service's, by which it may be asked."
     )
     token_file: Path | None = Field(
@@ -543,9 +420,7 @@ class CalendarSettings(Section):
     subdivision: Text | None = Field(
         None, description="Part of the country, such as BY, whose holidays are days off too."
     )
-    extra_days_off: tuple[Annotated[date, BeforeValidator(_moment)], ...] = Field(
-        (), description="Dates that are days off as well."
-    )
+    extra_days_off: tuple[Day, ...] = Field((), description="Dates that are days off as well.")
     events: tuple[EventSettings, ...] = Field(
         (), description="One-off events, announced or past; they must not overlap."
     )
@@ -921,24 +796,6 @@ class Settings(Section):
         return self
 
 
-def read_secret(file: Path | None, env: str | None) -> str:
-    """A secret from its file or environment variable; raises SettingsError where it is absent."""
-    if file is None:
-        value = os.environ.get(env or "")
-        if not value:
-            raise SettingsError(f"the environment variable {env} is not set, or empty")
-        return value
-    try:
-        value = file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise SettingsError(f"cannot read the secret file {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"cannot read the secret file {file}: it is not UTF-8 text") from error
-    if not value:
-        raise SettingsError(f"the secret file {file} is empty")
-    return value
-
-
 def load_settings(path: Path) -> Settings:
     """Read and check a settings file; raises SettingsError with every problem it has."""
     document = read_mapping(path, "prometheus and workloads")
@@ -946,117 +803,3 @@ def load_settings(path: Path) -> Settings:
         return Settings.model_validate(document)
     except ValidationError as error:
         raise SettingsError(explained(path, error)) from error
-
-
-def read_mapping(path: Path, expected: str) -> dict[str, Any]:
-    """The mapping of a YAML file, of which JSON is a part; raises SettingsError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: is not UTF-8 text") from error
-    try:
-        document = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        # Its own words quote the line, which may hold a secret.
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = error.problem or error.context
-        raise SettingsError(f"{path}: is not valid YAML: {where}{problem}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    except RecursionError as error:
-        raise SettingsError(f"{path}: is nested too deeply") from error
-    except (ValueError, LookupError) as error:
-        # Of a tag such as !!int before what is none.
-        raise SettingsError(f"{path}: holds a value that cannot be read: {error}") from error
-    if not isinstance(document, dict):
-        raise SettingsError(f"{path}: expected a mapping with {expected}")
-    return document
-
-
-LONGEST_NUMBER, LONGEST_SHOWN = 100, 100
-"""Characters of a number that is read as one, and of a value that is quoted in a message."""
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys in silence; here the second is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be a single word", key.start_mark
-                )
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} stands twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _as_text(loader: _UniqueKeyLoader, node: yaml.ScalarNode) -> str:
-    return loader.construct_scalar(node)
-
-
-def _in_base_ten(loader: _UniqueKeyLoader, node: yaml.ScalarNode) -> Any:
-    """A number as people read it: YAML 1.1 takes 0220 for 144 and 1:30 for 90. Those stay text, as
-    does one that is too long to be a number of anything, until their key is known."""
-    text = loader.construct_scalar(node)
-    if re.match(r"[-+]?0[\d_]", text) or ":" in text or len(text) > LONGEST_NUMBER:
-        return text
-    if node.tag.endswith(":int"):
-        return loader.construct_yaml_int(node)
-    return loader.construct_yaml_float(node)
-
-
-# A time stays text until its key is known: PyYAML would end without path on 30 February.
-_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:timestamp", _as_text)
-_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:int", _in_base_ten)
-_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:float", _in_base_ten)
-
-
-def explained(path: Path, error: ValidationError) -> str:
-    """Every problem of a file on a line of its own, with its path within the file."""
-    problems = error.errors(include_url=False)
-    lines = [f"{path}: {len(problems)} problem{'s' if len(problems) > 1 else ''}"]
-    for problem in problems:
-        where = "".join(
-            f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]
-        ).lstrip(".")
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = "is not a known key" + _right_key(problem["loc"])
-        lines.append(f"  {where or 'the file'}: {message}{_given(problem)}")
-    return "\n".join(lines)
-
-
-SECRETS_OF = {
-    "prometheus": "bearerTokenFile or basicAuth",
-    "basicAuth": "passwordFile or passwordEnv",
-    "database": "urlFile or urlEnv",
-    "server": "tokenFile or tokenEnv",
-}
-"""The keys that name where a section's secret is kept."""
-
-
-def _right_key(where: tuple[int | str, ...]) -> str:
-    section, key = ("", *where)[-2:]
-    if section not in SECRETS_OF or not SECRET.search(str(key)):
-        return ""
-    return f"; a secret never stands in the file: {SECRETS_OF[str(section)]} says where it is kept"
-
-
-def _given(problem: ErrorDetails) -> str:
-    """What stood there, where it is short and cannot be a secret: an unknown key, a URL, a header
-    and a text in the place of a section may be one."""
-    given = problem["input"]
-    if not isinstance(given, (str, int, float)) or {"url", "headers"} & set(problem["loc"]):
-        return ""
-    if problem["type"] in ("extra_forbidden", "model_type"):
-        return ""
-    shown = repr(given)
-    return f" (got {shown if len(shown) <= LONGEST_SHOWN else shown[:LONGEST_SHOWN] + '...'})"

@@ -13,7 +13,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from scaler.settings import NotNegative, Section, SettingsError, explained, read_mapping
+from scaler.setting_values import NotNegative
+from scaler.settings import Section
+from scaler.settings_file import SettingsError, explained, read_mapping
 from simulator.pod import MAX_INPUT, MAX_LENGTH, QUANTILES, Lengths, PodProfile, lognormal_lengths
 
 Length = Annotated[float, Field(ge=0, le=MAX_INPUT)]

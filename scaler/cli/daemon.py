@@ -25,7 +25,8 @@ from scaler.finding import Finding, Severity
 from scaler.live import live_ports
 from scaler.obstacles import Teller
 from scaler.preflight import check_settings, warn_at_start
-from scaler.settings import Settings, SettingsError, load_settings
+from scaler.settings import Settings, load_settings
+from scaler.settings_file import SettingsError
 from scaler.status_server import Served, StatusServer, build_app
 from scaler.wiring import Watch, build_rounds, open_log, stuck_after_seconds
 from storage.decisions import SqlDecisionStore

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TextIO, cast
-from zoneinfo import ZoneInfo
 
 import structlog
 import typer
@@ -22,7 +21,8 @@ from forecaster.history import TrafficHistory
 from scaler.cli.logs import STREAM, route_standard_logs
 from scaler.listening import CannotListenError
 from scaler.ports import StoreError
-from scaler.settings import SettingsError
+from scaler.setting_values import known_zone
+from scaler.settings_file import SettingsError
 from simulator.traces import whole_file as whole
 from simulator.traces.trace_file import TraceError, read_trace
 from storage.reports.words import printable
@@ -71,11 +71,9 @@ def seed_option(help_text: str) -> Any:
 
 def _known_zone(name: str | None) -> str | None:
     try:
-        return None if name is None else ZoneInfo(name).key
-    except (KeyError, ValueError, OSError) as error:
-        raise BadInputError(
-            f"--time-zone: {name!r} is not an IANA time zone such as Europe/Berlin"
-        ) from error
+        return None if name is None else known_zone(name)
+    except ValueError as error:
+        raise BadInputError(f"--time-zone: {error}") from error
 
 
 TimeZoneOption = Annotated[

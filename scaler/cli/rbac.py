@@ -9,7 +9,8 @@ import typer
 
 from scaler.cli.output import BadInputError, ConfigOption
 from scaler.cluster.rbac import Account, as_yaml, manifests
-from scaler.settings import LABEL, load_settings
+from scaler.setting_values import LABEL
+from scaler.settings import load_settings
 
 
 def rbac(

@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from scaler.settings import Policy, Settings, SettingsError, Workload, load_settings, read_mapping
+from scaler.settings import Policy, Settings, Workload, load_settings
+from scaler.settings_file import SettingsError, read_mapping
 
 EXAMPLE_URL = "http://prometheus.monitoring:9090"
 

@@ -19,7 +19,8 @@ from scaler.cluster.api import ClusterClient
 from scaler.cluster.pods import DeploymentReader
 from scaler.cluster.targets import DeploymentTarget, FloorTarget, Now, ReadOnlyTarget
 from scaler.ports import ScaleTarget
-from scaler.settings import Kubernetes, Mode, SettingsError, Target
+from scaler.settings import Kubernetes, Mode, Target
+from scaler.settings_file import SettingsError
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 

@@ -23,10 +23,11 @@ READS_UNTIL_TAKEN_ON = 3
 """A Deployment that was created anew is taken on at the last of so many reads in a row that find
 it: one stale answer is none, and what was decided on the old one is long done with."""
 
-_log = structlog.get_logger("daybreak")
 PLAUSIBLE_LEADS = 5
 """A pod that was not watched from its beginning may have lost its readiness and found it again;
 where it was ready only after so many planned lead times, that is likelier than so slow a start."""
+
+_log = structlog.get_logger("daybreak")
 
 
 def stored_number(text: str | None) -> int | None:

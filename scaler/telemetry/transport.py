@@ -19,7 +19,8 @@ from urllib3.exceptions import HTTPError
 
 from policies.context import ProblemKind
 from scaler.clock import SystemClock
-from scaler.settings import Prometheus, SettingsError, read_secret
+from scaler.settings import Prometheus
+from scaler.settings_file import SettingsError, read_secret
 from scaler.watchdog import WATCHED_POOLS, Watchdog
 
 CHUNK_BYTES = 65_536

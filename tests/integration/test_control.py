@@ -19,7 +19,8 @@ from structlog.testing import capture_logs
 from policies.context import OverrideKind
 from scaler.cli.daemon import _control
 from scaler.control import Control
-from scaler.settings import SettingsError, load_settings
+from scaler.settings import load_settings
+from scaler.settings_file import SettingsError
 from scaler.status_server import Served, StatusServer, build_app
 from storage import schema
 from storage.database import open_engine, upgrade

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scaler.settings import SettingsError
+from scaler.settings_file import SettingsError
 from simulator.engines.fluid import FluidEngine
 from simulator.pod import PROFILES, TABLE, PodProfile
 from simulator.pod_file import load_pod_profile

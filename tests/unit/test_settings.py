@@ -13,7 +13,8 @@ from forecaster.calendar import Calendar, Event
 from policies.context import RateLimit, RateUnit, SelectPolicy
 from policies.registry import PARAMETERS, POLICIES, parameters_of
 from policies.schedule import Schedule
-from scaler.settings import Settings, SettingsError, load_settings
+from scaler.settings import Settings, load_settings
+from scaler.settings_file import SettingsError
 
 ROOT = Path(__file__).parents[2]
 MINIMAL = """
