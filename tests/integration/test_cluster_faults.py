@@ -22,9 +22,10 @@ from scaler.cluster.check import check_target, leftover_floors, standing_warning
 from scaler.cluster.connection import connect
 from scaler.cluster.pods import lead_times
 from scaler.finding import Severity
-from scaler.ports import TargetError
+from scaler.ports import ScaleTarget, TargetError
 from scaler.preflight import lead_time_findings
-from scaler.settings import Kubernetes, SettingsError
+from scaler.settings import Kubernetes
+from scaler.settings_file import SettingsError
 from tests.integration.kubernetes_server import Drop, Fault, KubernetesServer
 from tests.integration.prometheus_server import unavailable
 from tests.integration.test_cluster import NOW, Cluster, kubeconfig, read
@@ -399,16 +400,21 @@ def test_after_a_restart_readiness_that_came_back_is_no_start(
     assert learned.p95_seconds == 400.0, "slow starts are still told by the pods that are there"
 
 
+def becomes_ready(target: ScaleTarget, server: KubernetesServer, age: int, after: int) -> None:
+    """Twenty pods so many seconds old are first seen without, and then with, their readiness."""
+    for number in range(20):
+        server.put("pods", pod(f"p{number}", age))
+    read(target)
+    for number in range(20):
+        server.put("pods", pod(f"p{number}", age, after))
+    read(target)
+
+
 def test_a_restart_while_pods_are_not_ready_learns_nothing_of_it(
     cluster: Cluster, server: KubernetesServer
 ) -> None:
     target = cluster.target("shadow")
-    for number in range(20):
-        server.put("pods", pod(f"p{number}", 3000))
-    read(target)
-    for number in range(20):
-        server.put("pods", pod(f"p{number}", 3000, 2990))
-    read(target)
+    becomes_ready(target, server, age=3000, after=2990)
     assert target.lead_time(NOW) is None
 
 
@@ -416,12 +422,7 @@ def test_a_slow_start_that_was_watched_counts_whole(
     cluster: Cluster, server: KubernetesServer
 ) -> None:
     target = cluster.target("shadow")
-    for number in range(20):
-        server.put("pods", pod(f"p{number}", 15))
-    read(target)
-    for number in range(20):
-        server.put("pods", pod(f"p{number}", 15, 1500))
-    read(target)
+    becomes_ready(target, server, age=15, after=1500)
     learned = target.lead_time(NOW)
     assert learned is not None
     assert learned.p95_seconds == 1500.0

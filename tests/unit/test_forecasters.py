@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
 from forecaster.calendar import Calendar, Event
 from forecaster.calibration import MIX, SHARE
@@ -21,8 +22,9 @@ from forecaster.forecast import (
     Window,
     WindowForecast,
 )
-from forecaster.history import TrafficHistory
+from forecaster.history import Floats, TrafficHistory
 from forecaster.registry import combined
+from simulator.traces.arrivals import on_step
 from storage import codec
 from tests.traffic import MONDAY, real_trace, weeks
 
@@ -306,14 +308,44 @@ def test_growth_from_nothing_is_not_added_to_what_has_begun_early() -> None:
     assert np.nanmax(rows[:, [0, 2]]) < 2.01 * highest
 
 
+def test_an_edge_of_a_weekday_is_known_in_the_weeks_that_a_margin_is_found_on() -> None:
+    """On the second Tuesday nobody could know it; on the day that the margin is for everybody
+    does."""
+    minutes = np.arange(23 * 1440)
+    doubled = (minutes // 1440 % 7 == 1) & (minutes % 1440 >= 540) & (minutes % 1440 < 600)
+    noise = np.random.default_rng(1).normal(0, 0.01, len(minutes))
+    rates = np.where(doubled, 2_000.0, 1_000.0) * np.exp(noise)
+    history = TrafficHistory("tuesdays", MONDAY, 60, rates)
+    _, rehearsal = combined(Calendar()).rehearse(history, history.end, WINDOWS)
+    floors = rehearsal.window("order")[:, 2]
+    tuesday, wednesday = (
+        floors[np.searchsorted(rehearsal.origins, day * 1440 + 537)] for day in (8, 9)
+    )
+    assert tuesday > 1_900
+    assert wednesday < 1_200
+
+
+def restless(days: int) -> Floats:
+    """A day's curve that wanders by two in a hundred for ten minutes: the last value is nearly as
+    good as any forecast of it."""
+    rng = np.random.default_rng(1)
+    minutes = np.arange(days * 1440)
+    wander = lfilter([np.sqrt(1 - np.exp(-0.2))], [1, -np.exp(-0.1)], rng.normal(size=len(minutes)))
+    curve = 675 + 325 * np.cos((minutes % 1440 / 1440 - 0.625) * 2 * np.pi)
+    noise = 0.02 * (wander + 0.5 * rng.normal(size=len(minutes)))
+    return np.asarray(curve * np.where(minutes // 1440 % 7 >= 5, 0.8, 1.0) * np.exp(noise))
+
+
 def test_outages_do_not_cost_a_good_forecast_its_trust() -> None:
     """Nobody foresees a fall to nothing: its size says nothing of the days between."""
-    rates = weeks(2).values.copy()
-    for day, hour, minutes in ((3, 11, 40), (6, 15, 20), (8, 10, 40), (10, 16, 60), (12, 12, 30)):
-        first = day * 1440 + hour * 60
-        rates[first : first + minutes] = 0.0
-        rates[first + minutes : first + minutes + 5] *= 1.6
-    _, fitted = fitted_on(TrafficHistory("outages", MONDAY, 60, rates))
+    rates = restless(14)
+    for hour, minutes in ((83, 40), (159, 20), (202, 40), (256, 60), (300.5, 30)):
+        back = round(hour * 60) + minutes
+        rates[back - minutes : back] = 0.0
+        rates[back : back + 15] *= 1 + 0.6 * np.exp(-np.arange(15) / 5)
+    history = on_step(TrafficHistory("outages", MONDAY, 60, rates), 15)
+    windows = (Window("order", 13, 15), Window("hold", 0, 15))
+    fitted = combined(Calendar()).fit(history, history.end, windows)
     assert fitted.trusted, fitted.skill
 
 

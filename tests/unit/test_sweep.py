@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from forecaster.history import Floats, TrafficHistory
 from policies import capacity
+from scaler.cli.scenario import Setting, run_of, workload_document
 from scaler.settings import Workload
 from simulator.fleet import FleetSettings
 from simulator.lifecycle import Lifecycle, constant_cold_start
@@ -49,6 +50,28 @@ def test_a_replay_that_would_move_its_traffic_is_refused() -> None:
     made = scenario()
     with pytest.raises(ValueError, match="no step of"):
         replace(made, starts_at=made.starts_at + timedelta(seconds=7))
+
+
+def test_past_days_fit_within_the_bound_of_a_what_if() -> None:
+    """Their replay finds the margin: one that they exceed keeps no target."""
+    busier = scenario().traffic.values.copy()
+    busier[:600] *= 5
+    made = replace(scenario(), traffic=replace(scenario().traffic, values=busier))
+    setting = Setting(
+        profile=PROFILE,
+        lifecycle=made.fleet.lifecycle,
+        engine="fluid",
+        scale=1,
+        balancer=made.balancer,
+        dispersion=1.0,
+        retries=made.retries,
+        seed=0,
+        workload=workload_document(None, None, None),
+        interval_seconds=15.0,
+    )
+    most = run_of("predictive", made, setting).workload.max_replicas
+    assert most * CAPACITY > 2 * np.nanmax(busier)
+    assert most > 2 * static_peak(made, CAPACITY) + 2
 
 
 def workload(policy: str, **parameters: float) -> Workload:
