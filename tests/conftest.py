@@ -19,7 +19,11 @@ settings.load_profile("default")
 
 @pytest.fixture(autouse=True)
 def _quiet_logs() -> Iterator[None]:
-    """What the program logs is swallowed; a test that reads logs captures them itself."""
+    """What the program logs is swallowed; a test that reads logs captures them itself.
+
+    A command that an earlier test called here may have left a level below which nothing is told.
+    """
+    structlog.reset_defaults()
     with structlog.testing.capture_logs():
         yield
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,6 @@ from scaler.cli.logs import STREAM
 from scaler.cli.output import LONGEST_LOGGED, configure_logs
 
 HOSTILE = "x\x1b[2J\u202egpj\r\nlevel=error\x07"
-
-
-@pytest.fixture(autouse=True)
-def defaults() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize("terminal", [True, False])
