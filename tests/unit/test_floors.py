@@ -115,8 +115,12 @@ def test_an_edge_that_came_on_one_day_of_four_is_not_scheduled() -> None:
 def test_what_the_same_weekday_always_brought_is_scheduled_whatever_other_days_brought() -> None:
     calm = [0.0, 0.0, 0.0, 0.7]
     assert floor_of(calm, weekly=(0.7, 0.75)) == pytest.approx((0.75, 0.05))
-    # Within the error of what is forecast it is nothing.
-    assert floor_of(calm, weekly=(0.09, 0.75))[1] == 0.0
+    # Within the error of what is forecast it is nothing: twice as many scales as of all days,
+    assert floor_of(calm, scale=0.1, weekly=(4.0 * 0.1 - 0.01, 0.75))[1] == 0.0
+    assert floor_of(calm, scale=0.1, weekly=(4.0 * 0.1 + 0.01, 0.75))[1] > 0.0
+    # nor is what two or three weeks may have seen by chance, however well they are forecast.
+    assert floor_of(calm, scale=0.01, weekly=(0.19, 0.75))[1] == 0.0
+    assert floor_of(calm, scale=0.01, weekly=(0.21, 0.75))[1] > 0.0
     # Nor does it take back what other days ask for as well.
     assert floor_of([0.8, 0.9, 0.9, 1.0], weekly=(0.7, 0.75))[0] == pytest.approx(0.9)
 
