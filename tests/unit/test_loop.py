@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import cache
 
 import pytest
+from structlog.testing import capture_logs
 
 from forecaster.calendar import Calendar
 from forecaster.forecast import FittedModel, Forecast, Forecaster, Window
@@ -18,6 +19,9 @@ from policies.decision import OutcomeKind, Reason
 from scaler.loop import ControlLoop, LoopSettings, Ports
 from scaler.ports import MetricsError, Reading, TargetError
 from scaler.rounds import Failure, Rounds
+from scaler.settings import Settings
+from scaler.wiring import Watch
+from simulator.clock import VirtualClock
 from storage.memory import MemoryDecisionStore
 from tests.fakes import FakeMetrics, FakeTarget, FragileStore
 from tests.situations import settings
@@ -425,6 +429,26 @@ def test_two_daemons_with_separate_logs_do_not_fight() -> None:
     assert refused
     assert "another daybreak writes to this target" in refused[0].outcome.detail
     assert refused[0].rival == refused[0].outcome.detail
+
+
+def test_a_rival_is_an_error_of_the_log_and_a_reason_why_the_daemon_is_not_ready() -> None:
+    workload = {
+        "name": "grammar",
+        "target": {"name": "grammar", "mode": "shadow"},
+        "demand": {"query": "up"},
+        "capacity": {"qpsPerReplica": 1.0},
+        "maxReplicas": 9,
+    }
+    given = {"prometheus": {"url": "http://prometheus:9090"}, "workloads": [workload]}
+    now = NOW + timedelta(seconds=15)
+    watch = Watch(Settings.model_validate(given), VirtualClock(now))
+    ours, other = rivals()
+    ours.loop.tick(NOW)
+    with capture_logs() as logged:
+        Rounds({"grammar": other.loop}, watch.after_tick).decide_all(now)
+    assert ("two writers", "error") in [(line["event"], line["log_level"]) for line in logged]
+    (reason,) = watch.unready()
+    assert reason.startswith("grammar: another daybreak writes to this target")
 
 
 def test_a_rival_is_taken_over_from_once_it_has_been_silent_for_long() -> None:
