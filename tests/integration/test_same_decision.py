@@ -123,5 +123,5 @@ def test_without_the_log_restarts_do_change_decisions(
     plan: Scenario, recorded: tuple[Tape, list[Decision]], tmp_path: Path
 ) -> None:
     """The control: it is the log that carries a decision over a restart."""
-    lost = [decision.desired for decision in with_restarts(plan, tmp_path, 10, keep_log=False)]
+    lost = [decision.desired for decision in with_restarts(plan, tmp_path, 2, keep_log=False)]
     assert lost != [decision.desired for decision in recorded[1]]
