@@ -17,7 +17,7 @@ import pytest
 from simulator.sweep.frontier import UTILIZATIONS
 from tests.integration.commands import DAYBREAK, run
 
-HOUR = ("--warmup-days", "0.5", "--end", "2026-03-02T13:00Z")
+SHORT = ("--warmup-days", "0.5", "--end", "2026-03-02T12:20Z")
 
 
 @contextmanager
@@ -112,7 +112,7 @@ def results(trace: Path, *arguments: str) -> dict[str, Any]:
 def test_a_cluster_gives_the_same_results(
     trace: Path, cluster: str, arguments: tuple[str, ...], entries: int
 ) -> None:
-    given = ("--policy", "gcp_predictive,hpa", *HOUR, *arguments)
+    given = ("--policy", "gcp_predictive,hpa", *SHORT, *arguments)
     here = results(trace, *given, "--workers", "1")
     assert results(trace, *given, "--cluster", cluster) == here
     assert len(here["policies"]) == entries
@@ -136,7 +136,7 @@ def refused(trace: Path, *arguments: str, path: str = "") -> str:
 
 def test_a_replay_that_fails_on_a_worker_is_told_as_here(trace: Path, cluster: str) -> None:
     ended = run(
-        "simulate", "--trace", str(trace), *HOUR, "--policy", "wva_v1", "--cluster", cluster
+        "simulate", "--trace", str(trace), *SHORT, "--policy", "wva_v1", "--cluster", cluster
     )
     assert ended.returncode == 2
     assert ended.stderr.startswith("daybreak: policy wva_v1 never decided: ")

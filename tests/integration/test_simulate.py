@@ -17,7 +17,7 @@ from tests.integration.commands import run
 from tests.integration.test_cli import whatif_settings
 
 ROOT = Path(__file__).parents[2]
-MORNING = ("--warmup-days", "2", "--end", "2026-03-04T12:00")
+MORNING = ("--warmup-days", "2.25", "--end", "2026-03-04T12:00")
 """Scores the rise of the third day alone."""
 
 
@@ -196,7 +196,7 @@ def test_a_file_says_how_often_it_is_scraped_and_decided(trace: Path, tmp_path: 
         for each in found
     ]
     assert paces == [(5, 4, 4), (2, 1, 2)]
-    assert [each["decisions"] for each in found] == [43_200 / 5, 43_200 / 2]
+    assert [each["decisions"] for each in found] == [21_600 / 5, 21_600 / 2]
 
 
 @pytest.mark.parametrize(
