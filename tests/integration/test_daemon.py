@@ -65,6 +65,7 @@ def workload(name: str, **changed: Any) -> dict[str, Any]:
         "target": {"namespace": "llm", "name": name, "mode": "scale"},
         "demand": {"query": QUERY},
         "capacity": {"qpsPerReplica": 500},
+        "history": {"days": 6},  # a margin is found by deciding every second of them
         "minReplicas": 1,
         "maxReplicas": 100,
         **changed,
@@ -318,6 +319,7 @@ def test_decisions_keep_their_cadence_while_a_model_is_fitted(
     tmp_path: Path, config: dict[str, Any]
 ) -> None:
     """A fit reads and works for a good second; the decisions beside it come on time."""
+    config["workloads"][0]["history"]["days"] = 28
     with running(tmp_path, config):
         wait_for(lambda: len(decisions(config)) >= 6)
     at = [row.context.now for row in decisions(config)]
