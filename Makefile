@@ -7,7 +7,7 @@ export OPENBLAS_NUM_THREADS := 1
 # Tests start the commands hundreds of times: they are compiled once, not each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup postgres cluster dev demo check test bench bench-simulator bench-forecast bench-policies docs lock clean
+.PHONY: setup postgres cluster dev demo check test test-daybreak test-outside bench bench-simulator bench-forecast bench-policies docs lock clean
 
 setup: $(BIN)/daybreak
 
@@ -46,10 +46,15 @@ check: dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: dev $(VENV)-bench/installed
+test: test-daybreak test-outside
+
+test-daybreak: dev
 	@scripts/test-services
 	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
 	  $(PYTEST_ARGS)
+
+# The forecasters that ours are compared with.
+test-outside: $(VENV)-bench/installed
 	$(VENV)-bench/bin/python -m pytest tests/outside
 
 bench: dev
