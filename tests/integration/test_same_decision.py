@@ -27,7 +27,7 @@ from storage.decisions import SqlDecisionStore
 from storage.memory import MemoryDecisionStore
 from tests.recording import Player, Recorder, Tape
 
-HOURS = 3
+HOURS = 2
 REFIT_SECONDS = 3600.0
 
 
@@ -123,5 +123,5 @@ def test_without_the_log_restarts_do_change_decisions(
     plan: Scenario, recorded: tuple[Tape, list[Decision]], tmp_path: Path
 ) -> None:
     """The control: it is the log that carries a decision over a restart."""
-    lost = [decision.desired for decision in with_restarts(plan, tmp_path, 2, keep_log=False)]
+    lost = [decision.desired for decision in with_restarts(plan, tmp_path, 1, keep_log=False)]
     assert lost != [decision.desired for decision in recorded[1]]
