@@ -54,10 +54,7 @@ class Served:
     engine: Engine
     fleet: SimulatedFleet
     report: AuditReport
-
-    @property
-    def until(self) -> datetime:
-        return self.report.until
+    until: datetime
 
     @property
     def decisions(self) -> int:
@@ -77,7 +74,8 @@ def served(
     rounds = build_rounds(settings, lambda _: ports, Watch(settings, clock))
     jobs = rounds.jobs(settings.interval_seconds, settings.refit_interval_seconds)
     run_jobs(jobs, clock, plan.until, fleet.advance)
-    yield Served(engine, fleet, audit(engine, Period("grammar", DAY, plan.until)))
+    report = audit(engine, Period("grammar", DAY, plan.until))
+    yield Served(engine, fleet, report, plan.until)
     engine.dispose()
 
 
