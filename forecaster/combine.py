@@ -34,7 +34,7 @@ from forecaster.models.double_seasonal import DoubleSeasonal
 from forecaster.models.harmonic import Harmonic
 from forecaster.models.peers.hour_of_week import HourOfWeek
 from forecaster.repair import GAP, repaired
-from forecaster.spare import HOUR_SECONDS, hourly_jumps
+from forecaster.spare import HOUR_SECONDS, daily_peaks, hourly_jumps
 from forecaster.track import Track
 
 NAME = "combined"
@@ -158,6 +158,11 @@ class Rehearsal:
         """Of each row, see `spare.hourly_jumps`."""
         window = self._windows[self._place(name)]
         return hourly_jumps(self.demand.logs, self.origins, self.demand.step_seconds, window)
+
+    def daily_peaks(self, side_seconds: int) -> Floats:
+        """Of each row for the order window, see `spare.daily_peaks`."""
+        order = self._windows[self._place("order")]
+        return daily_peaks(self.demand, self.origins, order, side_seconds, len(self.demand))
 
     @property
     def _windows(self) -> tuple[Window, ...]:

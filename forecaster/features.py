@@ -192,7 +192,7 @@ def _volatility(logs, origin, hour, decay):  # type: ignore[no-untyped-def]
 
 
 @as_python
-def _same_clock(local, origin, days, step_seconds):  # type: ignore[no-untyped-def]
+def same_clock(local, origin, days, step_seconds):  # type: ignore[no-untyped-def]
     """The origin at the same wall-clock time some days before; negative where there is none.
 
     The origin's own clock is that of the newest known step, one step before it.
@@ -232,7 +232,7 @@ def features_from(  # type: ignore[no-untyped-def]
         out[column + 5] = present
         column += 6
         for d in range(len(days)):
-            then = _same_clock(local, origin, days[d], step_seconds)
+            then = same_clock(local, origin, days[d], step_seconds)
             was = _level(logs, then, unit) if then > 0 else np.nan
             out[column] = was - present
             before = _mean(logs, then - slope - unit, then - slope) if then > 0 else np.nan
@@ -277,7 +277,7 @@ def features_from(  # type: ignore[no-untyped-def]
 def _growth(logs, local, origin, days, first, last, unit, step_seconds):  # type: ignore[no-untyped-def]
     """How far the window's peak stood above the level at this clock time, some days ago; NaN
     where that window has not ended yet."""
-    then = _same_clock(local, origin, days, step_seconds)
+    then = same_clock(local, origin, days, step_seconds)
     if then <= 0 or then + last > origin:
         return np.nan
     return _peak(logs, then + max(first, -unit), then + last) - _level(logs, then, unit)
@@ -291,7 +291,7 @@ def _same_type(  # type: ignore[no-untyped-def]
     known = 0
     high = np.nan
     for days in range(1, SAME_TYPE_DAYS + 1):
-        then = _same_clock(local, origin, days, step_seconds)
+        then = same_clock(local, origin, days, step_seconds)
         if then <= 0 or day_type[then - 1] != day_type[origin - 1]:
             continue
         growth = _growth(logs, local, origin, days, first, last, unit, step_seconds)
@@ -361,7 +361,7 @@ def _collect(  # type: ignore[no-untyped-def]
 ):
     known = 0
     for d in range(len(EDGE_DAYS)):
-        then = _same_clock(local, origin, EDGE_DAYS[d], step_seconds)
+        then = same_clock(local, origin, EDGE_DAYS[d], step_seconds)
         if then <= 0 or (same_type and day_type[then - 1] != day_type[origin - 1]):
             continue
         growth = _growth(logs, local, origin, EDGE_DAYS[d], first, last, unit, step_seconds)

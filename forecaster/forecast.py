@@ -113,6 +113,8 @@ NEWEST_SECONDS = 60
 """What counts as the present rate where headroom is kept over it."""
 HOURLY_SECONDS = 3 * 86_400
 """How far back jumps are looked for that come at the same time of some hours."""
+DAILY_DAYS = 14
+"""How many days back the rates around a time of day are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +122,15 @@ class Spare:
     """What is kept over the highest rate of so many last seconds; a factor of 0 for nothing.
 
     Where it is `hourly`, over the newest rate: the factor is then of the highest jump that came at
-    the same time of an hour within those seconds.
+    the same time of an hour within those seconds. Where it is `daily`, over the highest rate of
+    past days of the same type from so many seconds before this time of day until as many after it.
     """
 
     factor: float
     seconds: int
     reason: str
     hourly: bool = False
+    daily: bool = False
 
     @property
     def windows(self) -> tuple[str, ...]:
@@ -137,14 +141,6 @@ class Spare:
 NO_SPARE = Spare(0.0, NEWEST_SECONDS, "")
 
 
-def spare_of(burst_factor: float, burst_days: int, headroom: float, hourly: float) -> Spare:
-    if hourly:
-        return Spare(hourly, HOURLY_SECONDS, "a jump at this time of the hour", hourly=True)
-    if burst_factor:
-        return Spare(burst_factor, burst_days * 86_400, "bursts of the last days")
-    return Spare(1.0 + headroom if headroom else 0.0, NEWEST_SECONDS, "headroom for a jump")
-
-
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """The knob that keeps a target bad ratio on a workload's own history, and its evidence.
@@ -153,8 +149,10 @@ class Calibration:
     which is dearer in calm and covers more of what comes out of it. `headroom` is the share by
     which the order lies above the newest minute's highest rate whatever the model says, for jumps
     that no history held. Where no margin serves, the fleet is sized for `burst_factor` times the
-    highest rate of the last `burst_days`. `expected_bad_ratio` is the estimate for the choice, from
-    `requests` replayed; `kept` is False where no candidate kept the target.
+    highest rate of the last `burst_days`. `hourly` is the share that is kept of jumps that come at
+    one time of the hour, `daily` that of the highest rate which past days of the same type had
+    within `daily_seconds` of this time of day. `expected_bad_ratio` is the estimate for the choice,
+    from `requests` replayed; `kept` is False where no candidate kept the target.
     """
 
     target_bad_ratio: float
@@ -164,13 +162,24 @@ class Calibration:
     burst_days: int = 0
     headroom: float = 0.0
     hourly: float = 0.0
+    daily: float = 0.0
+    daily_seconds: int = 0
     expected_bad_ratio: float = 0.0
     requests: float = 0.0
     kept: bool = True
 
     @property
     def spare(self) -> Spare:
-        return spare_of(self.burst_factor, self.burst_days, self.headroom, self.hourly)
+        if self.hourly:
+            reason = "a jump at this time of the hour"
+            return Spare(self.hourly, HOURLY_SECONDS, reason, hourly=True)
+        if self.daily:
+            reason = "the highest rate around this time of day"
+            return Spare(self.daily, self.daily_seconds, reason, daily=True)
+        if self.burst_factor:
+            return Spare(self.burst_factor, self.burst_days * 86_400, "bursts of the last days")
+        factor = 1.0 + self.headroom if self.headroom else 0.0
+        return Spare(factor, NEWEST_SECONDS, "headroom for a jump")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """Spare: what a calibration has found worth keeping beyond what a model says.
 
-Knows three: a fleet for the bursts of the last days, headroom over the present rate, and jumps
-that come at the same time of some hours, as jobs that are started by the clock make them. Knows
-nothing of how one of them is chosen.
+Knows four: a fleet for the bursts of the last days, headroom over the present rate, jumps that
+come at the same time of some hours, as jobs that are started by the clock make them, and what past
+days saw around this time of day, as people make it who are on time by some minutes. Knows nothing
+of how one of them is chosen.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecaster.compiled import as_python
-from forecaster.demand import Ints, trailing_peaks
-from forecaster.forecast import HOURLY_SECONDS, Spare, Window
+from forecaster.demand import Demand, Ints, trailing_peaks
+from forecaster.features import same_clock
+from forecaster.forecast import DAILY_DAYS, HOURLY_SECONDS, Spare, Window
 from forecaster.history import Floats
 
 HOUR_SECONDS = 3600
@@ -24,17 +26,22 @@ EITHER_SIDE_SECONDS = 15
 @dataclass(frozen=True, slots=True, eq=False)
 class Recent:
     """What each of many decisions knows of the recent past, in requests a second: the newest rate,
-    the highest of so many last seconds, and of the order and the hold window the highest jump of
-    past hours."""
+    the highest of so many last seconds, of the order and the hold window the highest jump of past
+    hours, and the highest that past days had within so many seconds of the order window."""
 
     newest: Floats
     highest: dict[int, Floats]
     order_jump: Floats
     hold_jump: Floats
+    daily: dict[int, Floats]
 
     def since(self, first: int) -> Recent:
-        highest = {seconds: rates[first:] for seconds, rates in self.highest.items()}
-        return Recent(self.newest[first:], highest, self.order_jump[first:], self.hold_jump[first:])
+        highest, daily = (
+            {seconds: rates[first:] for seconds, rates in each.items()}
+            for each in (self.highest, self.daily)
+        )
+        jumps = self.order_jump[first:], self.hold_jump[first:]
+        return Recent(self.newest[first:], highest, *jumps, daily)
 
     def spared(
         self, order: Floats, hold: Floats, spare: Spare, margin: float
@@ -43,7 +50,7 @@ class Recent:
         to what is to be spared."""
         if not spare.factor:
             return order, hold
-        highest = self.highest[spare.seconds]
+        highest = (self.daily if spare.daily else self.highest)[spare.seconds]
         order = with_spare(order, kept(spare, self.newest, highest, self.order_jump), margin)
         if "hold" in spare.windows:
             hold = with_spare(hold, kept(spare, self.newest, highest, self.hold_jump), margin)
@@ -111,3 +118,49 @@ def _jump(logs, origin, first, last):  # type: ignore[no-untyped-def]
         if np.isfinite(logs[step]):
             highest = max(highest, logs[step])
     return np.exp(highest) - np.exp(newest) if highest > newest else 0.0
+
+
+def daily_peaks(
+    demand: Demand, origins: Ints, window: Window, side_seconds: int, reach: int
+) -> Floats:
+    """For each origin the highest rate that past days had in a window widened by so much on either
+    side: days of the same type, or any where none of those is known.
+
+    Requests a second, 0 where nothing is known. Looks at nothing from the origin on, nor at what
+    lies more than `reach` steps before it: who has just begun to watch knows no more.
+    """
+    step = demand.step_seconds
+    side = side_seconds // step
+    days = min(DAILY_DAYS, (reach - side) // demand.steps_per_day)
+    known = demand.logs, demand.local, demand.day_type
+    found = _daily_peaks(known, origins, step, days, window.first - side, window.last + side)
+    return np.asarray(np.maximum(np.exp(found) - demand.offset, 0.0), dtype=np.float64)
+
+
+@as_python
+def _daily_peaks(known, origins, step_seconds, farthest, first, last):  # type: ignore[no-untyped-def]
+    logs, local, day_type = known
+    peaks = np.empty(len(origins))
+    for row in range(len(origins)):
+        origin, same, other = origins[row], -np.inf, -np.inf
+        for days in range(1, farthest + 1):
+            then = same_clock(local, origin, days, step_seconds)
+            if then <= 0:
+                break
+            peak = _highest(logs, then + first, min(then + last, origin))
+            if day_type[then - 1] == day_type[origin - 1]:
+                same = max(same, peak)
+            else:
+                other = max(other, peak)
+        peaks[row] = same if same > -np.inf else other
+    return peaks
+
+
+@as_python
+def _highest(logs, first, end):  # type: ignore[no-untyped-def]
+    """Minus infinity where nothing is known."""
+    highest = -np.inf
+    for step in range(max(first, 0), end):
+        if np.isfinite(logs[step]):
+            highest = max(highest, logs[step])
+    return highest

@@ -39,12 +39,13 @@ from forecaster.forecast import (
     ForecastError,
     Parameters,
     QuantilePoint,
+    Spare,
     Window,
     WindowForecast,
 )
 from forecaster.history import Floats, TrafficHistory
 from forecaster.member import Member
-from forecaster.spare import HOUR_SECONDS, hourly_jumps, kept
+from forecaster.spare import HOUR_SECONDS, daily_peaks, hourly_jumps, kept
 
 SPARE_SECONDS = 90_000
 """Room for steps to come before the arrays are laid out anew: a day, and more."""
@@ -107,6 +108,7 @@ class Track:
         first_second = round(history.start.timestamp())
         self._local, self._day_type = _days(self._calendar, first_second, step, capacity)
         self._count = count
+        self._reach = count
         self._newest = history.values[-COMPARED_STEPS:]
         columns = len(self._windows) + 1
         fit_end = int((self._fitted.history_end - history.start).total_seconds()) // step
@@ -158,6 +160,7 @@ class Track:
         """From the end of the history on; raises ForecastError where the newest minutes are not
         known."""
         self._take(history)
+        self._reach = len(history)
         words = self._advance()  # the last of which is of now
         if not math.isfinite(words.level[-1]):
             raise ForecastError("the newest minutes of the history are not known")
@@ -338,21 +341,28 @@ class Track:
 
     def _spare(self, number: int) -> Floor:
         """What the calibration keeps for bursts like those of the last days, or for a jump."""
-        window, step = self._fitted.windows[number], self._fitted.step_seconds
+        window = self._fitted.windows[number]
         chosen = self._fitted.calibration
         spare = NO_SPARE if chosen is None else chosen.spare
         if not spare.factor or window.name not in spare.windows:
             return NO_FLOOR
-        logs = self._logs[: self._count]
-        highest = self._rate(float(np.nanmax(logs[-max(1, spare.seconds // step) :])))
+        highest = self._highest_of(spare, window)
         newest, jump = highest, 0.0
         if spare.hourly:
             # A step that was missed is not known to be calm: the last one that is known stands.
-            known = logs[-COMPARED_STEPS:]
+            known = self._logs[max(0, self._count - COMPARED_STEPS) : self._count]
             newest = self._rate(float(known[np.isfinite(known)][-1]))
             jump = self._jump(window)
         rate = float(kept(spare, newest, highest, jump))
         return Floor(float(np.log(rate + self._offset)), 0.0, spare.reason)
+
+    def _highest_of(self, spare: Spare, window: Window) -> float:
+        """The rate that a share is kept of."""
+        if spare.daily:
+            now = np.array([self._count])
+            return float(daily_peaks(self._demand(), now, window, spare.seconds, self._reach)[0])
+        steps = max(1, spare.seconds // self._fitted.step_seconds)
+        return self._rate(float(np.nanmax(self._logs[max(0, self._count - steps) : self._count])))
 
     def _jump(self, window: Window) -> float:
         """The highest that past hours saw at this time, from what lies so far back."""

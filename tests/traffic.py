@@ -34,6 +34,21 @@ def real_trace(name: str) -> TrafficHistory:
     return read_trace(path)
 
 
+def office_hours(days: int, off_minutes: int, seed: int = 1) -> TrafficHistory:
+    """By the minute: a twentieth at night and on weekends, all of it from nine to five, where each
+    day begins and ends by up to so many minutes early or late."""
+    rng = np.random.default_rng(seed)
+    rates = np.full((days, 1440), 5_000.0)
+    for day in range(days):
+        first, last = (
+            60 * hour + int(rng.integers(-off_minutes, off_minutes + 1)) for hour in (9, 17)
+        )
+        if day % 7 < 5:
+            rates[day, first:last] = 100_000.0
+    noise = np.exp(rng.normal(0, 0.03, days * 1440))
+    return TrafficHistory("office", MONDAY, 60, rates.ravel() * noise)
+
+
 def jobs_by_the_hour(days: int, seed: int = 1) -> TrafficHistory:
     """Calm traffic by the minute, and in every fourth half hour, which nobody can foresee, a job
     that adds three to four times as much from two minutes past it on, for five minutes."""

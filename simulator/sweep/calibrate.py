@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
+import numpy.typing as npt
 
 from forecaster.combine import Combined, Rehearsal
 from forecaster.demand import Ints
@@ -22,7 +23,6 @@ from forecaster.forecast import (
     Forecast,
     Spare,
     Window,
-    spare_of,
 )
 from forecaster.history import Floats, TrafficHistory
 from forecaster.spare import Recent, highest_of
@@ -37,6 +37,9 @@ HEADROOMS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0)
 HEADROOM_MARGINS = (3.0, 4.0, 6.0)
 HOURLY_FACTORS = (0.9, 1.0, 1.1)
 HOURLY_MARGINS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+DAILY_FACTORS = (0.9, 1.0)
+DAILY_SECONDS = (600, 1800)
+DAILY_MARGINS = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 14.0, 20.0)
 LARGEST_STEADY_MARGIN = 20.0
 LEARNING_DAYS, LEARNING_SHARE = 5, 3
 """The first days are not replayed, at most a third of the history: edges that recur by the clock on
@@ -59,64 +62,97 @@ stand ready for what the last days saw."""
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A margin on the present scale of error or on its mean; with headroom over the present rate,
-    or for jumps that come by the hour, or with neither; or a fleet for a share of the highest rate
-    of the last days."""
+    or for jumps that come by the hour, or for what past days saw around this time of day, or with
+    none of them; or a fleet for a share of the highest rate of the last days."""
 
     margin: float
+    prior: float
     steady: bool = False
     burst_factor: float = 0.0
     burst_days: int = 0
     headroom: float = 0.0
     hourly: float = 0.0
-    prior: float = 0.0
+    daily: float = 0.0
+    daily_seconds: int = 0
+
+    def chosen(self, target: float, estimate: float, requests: float, kept: bool) -> Calibration:
+        return Calibration(
+            target_bad_ratio=target,
+            margin=self.margin,
+            steady=self.steady,
+            burst_factor=self.burst_factor,
+            burst_days=self.burst_days,
+            headroom=self.headroom,
+            hourly=self.hourly,
+            daily=self.daily,
+            daily_seconds=self.daily_seconds,
+            expected_bad_ratio=estimate,
+            requests=requests,
+            kept=kept,
+        )
 
     @property
     def spare(self) -> Spare:
-        return spare_of(self.burst_factor, self.burst_days, self.headroom, self.hourly)
+        return self.chosen(0.0, 0.0, 0.0, kept=True).spare
 
     def prior_at(self, severity: float) -> float:
         return self.prior * (1.0 if self.burst_factor or self.hourly else severity)
 
 
+def prior_of(margin: float) -> float:
+    return float(10 ** PRIOR_LOG10[MARGINS.index(margin)])
+
+
 def jump_prior(margin: float, headroom: float) -> float:
-    ordinary = PRIOR_LOG10[MARGINS.index(margin)]
     jumps = JUMP_PRIOR_LOG10 - JUMP_POWER * math.log10(1.0 + headroom)
-    return float(10 ** min(ordinary, jumps))
+    return min(prior_of(margin), float(10**jumps))
 
 
 CANDIDATES = (
     *(
-        Candidate(margin, steady, prior=10**prior)
+        Candidate(margin, 10**prior, steady=steady)
         for steady in (False, True)
         for margin, prior in zip(MARGINS, PRIOR_LOG10, strict=True)
         if not steady or 2.0 <= margin <= LARGEST_STEADY_MARGIN
     ),
     *(
-        Candidate(0.0, burst_factor=factor, burst_days=days, prior=10**prior)
+        Candidate(0.0, 10**prior, burst_factor=factor, burst_days=days)
         for days in BURST_DAYS
         for factor, prior in zip(BURST_FACTORS, BURST_PRIOR_LOG10, strict=True)
     ),
     *(
-        Candidate(margin, headroom=headroom, prior=jump_prior(margin, headroom))
+        Candidate(margin, jump_prior(margin, headroom), headroom=headroom)
         for margin in HEADROOM_MARGINS
         for headroom in HEADROOMS
     ),
     *(
-        Candidate(margin, hourly=factor, prior=10 ** PRIOR_LOG10[MARGINS.index(margin)])
+        Candidate(margin, prior_of(margin), hourly=factor)
         for margin in HOURLY_MARGINS
         for factor in HOURLY_FACTORS
     ),
+    *(
+        Candidate(margin, prior_of(margin), daily=factor, daily_seconds=seconds)
+        for margin in DAILY_MARGINS
+        for factor in DAILY_FACTORS
+        for seconds in DAILY_SECONDS
+    ),
 )
-SPARE_SECONDS = tuple(sorted({each.spare.seconds for each in CANDIDATES}))
+NOBODY = np.zeros(len(CANDIDATES), dtype=np.bool_)
+SPARE_SECONDS = tuple(sorted({each.spare.seconds for each in CANDIDATES if not each.daily}))
 
 
 def calibrate(rehearsal: Rehearsal, plan: Plan, target: float) -> Calibration:
     """The cheapest candidate whose estimated bad ratio keeps the target; where none does, what lies
     beyond the least must keep it, since no fleet would have saved the rest.
 
-    est = (bad + w * prior) / (requests + w), w being a week's worth of requests.
+    est = (bad + w * prior) / (requests + w), w being a week's worth of requests. Candidates that
+    would not keep the target if nothing was bad are played only where no other keeps it.
     """
-    return choose(rehearsed(rehearsal, plan), target)
+    replay = Replay.of(rehearsal, plan)
+    hopeful = replay.tried(NOBODY).estimate() <= target
+    tried = replay.tried(hopeful)
+    chosen = choose(tried, target)
+    return chosen if chosen.kept else choose(tried.beside(replay.tried(~hopeful)), target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +191,8 @@ def planned_for(plan: Plan, order: Window, step_seconds: int) -> Plan:
 @dataclass(frozen=True, slots=True, eq=False)
 class Tried:
     """What each candidate came to on the history; `requests` is what was played, `day` a day's.
-    `severity` is how many times as bad as the priors say it is what no history held."""
+    `severity` is how many times as bad as the priors say it is what no history held. Who was not
+    played cost infinitely much, with nothing bad."""
 
     pod_seconds: Floats
     bad: Floats
@@ -164,54 +201,84 @@ class Tried:
     steady_scales: tuple[float, float] = (0.0, 0.0)
     severity: float = 1.0
 
+    def estimate(self) -> Floats:
+        """The bad ratio that each promises."""
+        weight = PRIOR_DAYS * self.day
+        priors = np.minimum([each.prior_at(self.severity) for each in CANDIDATES], 1.0)
+        return np.asarray((self.bad + weight * priors) / (self.requests + weight))
+
+    def beside(self, others: Tried) -> Tried:
+        """With those that were played then."""
+        played = np.isfinite(others.pod_seconds)
+        pod_seconds = np.where(played, others.pod_seconds, self.pod_seconds)
+        return replace(self, pod_seconds=pod_seconds, bad=np.where(played, others.bad, self.bad))
+
 
 def choose(tried: Tried, target: float) -> Calibration:
-    weight = PRIOR_DAYS * tried.day
-    priors = np.minimum([each.prior_at(tried.severity) for each in CANDIDATES], 1.0)
-    estimate = (tried.bad + weight * priors) / (tried.requests + weight)
+    """Among those that were played."""
+    estimate = np.where(np.isfinite(tried.pod_seconds), tried.estimate(), np.inf)
     kept = bool(estimate.min() <= target)
     good = estimate <= (target if kept else estimate.min() + target)
     best = int(np.argmin(np.where(good, tried.pod_seconds, np.inf)))
-    candidate = CANDIDATES[best]
-    return Calibration(
-        target_bad_ratio=target,
-        margin=candidate.margin,
-        steady=candidate.steady,
-        burst_factor=candidate.burst_factor,
-        burst_days=candidate.burst_days,
-        headroom=candidate.headroom,
-        hourly=candidate.hourly,
-        expected_bad_ratio=float(estimate[best]),
-        requests=tried.requests,
-        kept=kept,
-    )
+    return CANDIDATES[best].chosen(target, float(estimate[best]), tried.requests, kept)
 
 
 def rehearsed(rehearsal: Rehearsal, plan: Plan) -> Tried:
-    """Every candidate on the rows of a rehearsal, each row's word standing until the next."""
-    demand = rehearsal.demand
-    step = demand.step_seconds
-    rates = bridged(np.maximum(np.exp(demand.logs) - demand.offset, 0.0))
-    learning = min(LEARNING_DAYS * 86_400 // step, len(rates) // LEARNING_SHARE)
-    first = max(int(rehearsal.origins[0]), learning)
-    run = SweepRun(plan, slices(rates[first:], step), SLICE_SECONDS)
-    known = first + ((np.arange(run.ticks) * plan.tick_seconds - plan.lag_seconds) // step)
-    at = np.searchsorted(rehearsal.origins, known, side="right") - 1
-    at = np.clip(at, 0, len(rehearsal.origins) - 1)
-    rows = _rows(rehearsal, at)
-    newest = np.clip(known.astype(np.int64) - 1, 0, len(rates) - 1)
-    highest = highest_of(rates, SPARE_SECONDS, step)
-    recent = Recent(
-        rates[newest],
-        {span: _told(peaks, first, span // step)[newest] for span, peaks in highest.items()},
-        rehearsal.hourly_jumps("order")[at],
-        rehearsal.hourly_jumps("hold")[at],
-    )
-    scales = (rehearsal.steady_scale("order"), rehearsal.steady_scale("hold"))
-    tallies = np.array([_play(run, rows, scales, recent, each) for each in CANDIDATES])
-    a_day = run.requests / (run.ticks * plan.tick_seconds) * 86_400
-    pod_seconds, bad = tallies[:, loop.POD_SECONDS], tallies[:, loop.BAD]
-    return Tried(pod_seconds, bad, run.requests, a_day, scales, severity_of(plan))
+    """Every candidate."""
+    return Replay.of(rehearsal, plan).tried(~NOBODY)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replay:
+    """The rows of a rehearsal, each row's word standing until the next, for candidates to be played
+    on. `scales` are the mean ones of the order and the hold window."""
+
+    run: SweepRun
+    rows: Rows
+    scales: tuple[float, float]
+    recent: Recent
+
+    @classmethod
+    def of(cls, rehearsal: Rehearsal, plan: Plan) -> Replay:
+        demand = rehearsal.demand
+        step = demand.step_seconds
+        rates = bridged(np.maximum(np.exp(demand.logs) - demand.offset, 0.0))
+        learning = min(LEARNING_DAYS * 86_400 // step, len(rates) // LEARNING_SHARE)
+        first = max(int(rehearsal.origins[0]), learning)
+        run = SweepRun(plan, slices(rates[first:], step), SLICE_SECONDS)
+        known = first + ((np.arange(run.ticks) * plan.tick_seconds - plan.lag_seconds) // step)
+        at = np.searchsorted(rehearsal.origins, known, side="right") - 1
+        at = np.clip(at, 0, len(rehearsal.origins) - 1)
+        rows = _rows(rehearsal, at)
+        newest = np.clip(known.astype(np.int64) - 1, 0, len(rates) - 1)
+        highest = highest_of(rates, SPARE_SECONDS, step)
+        recent = Recent(
+            rates[newest],
+            {span: _told(peaks, first, span // step)[newest] for span, peaks in highest.items()},
+            rehearsal.hourly_jumps("order")[at],
+            rehearsal.hourly_jumps("hold")[at],
+            {seconds: rehearsal.daily_peaks(seconds)[at] for seconds in DAILY_SECONDS},
+        )
+        scales = (rehearsal.steady_scale("order"), rehearsal.steady_scale("hold"))
+        return cls(run, rows, scales, recent)
+
+    def tried(self, which: npt.NDArray[np.bool_]) -> Tried:
+        """What these candidates come to."""
+        pod_seconds, bad = np.full(len(CANDIDATES), np.inf), np.zeros(len(CANDIDATES))
+        for number in np.flatnonzero(which):
+            tally = self._play(CANDIDATES[number])
+            pod_seconds[number], bad[number] = tally[loop.POD_SECONDS], tally[loop.BAD]
+        run = self.run
+        a_day = run.requests / (run.ticks * run.plan.tick_seconds) * 86_400
+        severity = severity_of(run.plan)
+        return Tried(pod_seconds, bad, run.requests, a_day, self.scales, severity)
+
+    def _play(self, candidate: Candidate) -> Floats:
+        order, hold, trusted = self.rows
+        if candidate.steady:
+            order, hold = with_scale(order, self.scales[0]), with_scale(hold, self.scales[1])
+        order, hold = self.recent.spared(order, hold, candidate.spare, candidate.margin)
+        return self.run.play(loop.PREDICTIVE, candidate.margin, rows=(order, hold, trusted))
 
 
 def _rows(rehearsal: Rehearsal, at: Ints) -> Rows:
@@ -226,20 +293,6 @@ def _rows(rehearsal: Rehearsal, at: Ints) -> Rows:
 def severity_of(plan: Plan) -> float:
     """How many times the priors count where replicas take so long to come."""
     return max(1.0, (plan.cold_seconds + plan.lag_seconds) / PRIOR_LEAD_SECONDS) ** 2
-
-
-def _play(
-    run: SweepRun,
-    rows: Rows,
-    scales: tuple[float, float],
-    recent: Recent,
-    candidate: Candidate,
-) -> Floats:
-    order, hold, trusted = rows
-    if candidate.steady:
-        order, hold = with_scale(order, scales[0]), with_scale(hold, scales[1])
-    order, hold = recent.spared(order, hold, candidate.spare, candidate.margin)
-    return run.play(loop.PREDICTIVE, candidate.margin, rows=(order, hold, trusted))
 
 
 def with_scale(window: Floats, scale: float) -> Floats:

@@ -15,9 +15,11 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from forecaster.calendar import Calendar
 from forecaster.combine import Combined, Rehearsal
+from forecaster.demand import demand_of
 from forecaster.history import Floats, TrafficHistory
-from forecaster.spare import Recent, highest_of, hourly_jumps
+from forecaster.spare import Recent, daily_peaks, highest_of, hourly_jumps
 from policies.predictive import DEFAULT_MARGIN
 from scaler.settings import Workload
 from simulator.forecasters import plan_for
@@ -25,6 +27,7 @@ from simulator.pace import pace_of
 from simulator.replay import Scenario
 from simulator.sweep import loop
 from simulator.sweep.calibrate import (
+    DAILY_SECONDS,
     PRIOR_DAYS,
     SPARE_SECONDS,
     Tried,
@@ -235,7 +238,7 @@ def foretold(
     forecaster = Combined(workload.traffic_calendar())
     tape = record(forecaster, world.demand, world.scenario.starts_at, walk, on_fit)
     at = walk.rows(world.run(plan).ticks, plan.tick_seconds, step)
-    return Foretold(tape, at, tried, _recent(world, walk))
+    return Foretold(tape, at, tried, _recent(world, walk, workload.traffic_calendar()))
 
 
 def _ours(world: World, workload: Workload, plan: Plan) -> list[Setting]:
@@ -248,17 +251,26 @@ def _ours(world: World, workload: Workload, plan: Plan) -> list[Setting]:
     return settings
 
 
-def _recent(world: World, walk: Walk) -> Recent:
+def _recent(world: World, walk: Walk, calendar: Calendar) -> Recent:
     """What each row of a tape knows of the recent past."""
     rates, step = bridged(world.demand.values), world.demand.step_seconds
     passed = (world.scenario.starts_at - world.demand.start).total_seconds()
     first = round(passed) // step
     known = np.arange(first, len(rates) + 1) - walk.lag_steps(step)
     newest = np.maximum(known - 1, 0)
-    logs = np.log1p(rates)
-    jumps = (hourly_jumps(logs, known, step, window) for window in walk.windows[:2])
+    demand = demand_of(replace(world.demand, values=rates), calendar, 1.0)
+    order, hold = walk.windows[:2]
     highest = highest_of(rates, SPARE_SECONDS, step)
-    return Recent(rates[newest], {span: each[newest] for span, each in highest.items()}, *jumps)
+    return Recent(
+        rates[newest],
+        {span: each[newest] for span, each in highest.items()},
+        hourly_jumps(demand.logs, known, step, order),
+        hourly_jumps(demand.logs, known, step, hold),
+        {
+            side: daily_peaks(demand, known, order, side, walk.history_steps)
+            for side in DAILY_SECONDS
+        },
+    )
 
 
 def _calibrated_peer(world: World, plan: Plan, name: str, peer: Peer) -> list[Setting]:

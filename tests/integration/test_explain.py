@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, select, text
@@ -174,16 +175,26 @@ def test_a_bare_decision_can_be_explained(engine: Engine) -> None:
     json.dumps(explanation_document(found), allow_nan=False)
 
 
-def test_how_the_margin_was_found_is_told(engine: Engine) -> None:
+@pytest.mark.parametrize(
+    ("spare", "told"),
+    [
+        ({"hourly": 0.9}, "0.9 times a jump at this time of the hour"),
+        (
+            {"daily": 0.9, "daily_seconds": 600},
+            "0.9 times the highest rate around this time of day",
+        ),
+    ],
+)
+def test_how_the_margin_was_found_is_told(engine: Engine, spare: dict[str, Any], told: str) -> None:
     """The target, what was replayed for it, and what is kept besides; so after the log too."""
-    chosen = Calibration(1e-3, 2.0, hourly=0.9, expected_bad_ratio=6.4e-4, requests=8.1e9)
+    chosen = Calibration(1e-3, 2.0, **spare, expected_bad_ratio=6.4e-4, requests=8.1e9)
     forecast = replace(window_forecast(14_000, 14_000, 0.02), calibration=chosen)
     context = situation(demand=9_000.0, forecast=forecast)
     SqlDecisionStore(engine).record(context, decide(context))
     found = explained(engine, Reference(1))
     expected = (
         "margin 2 for a target of 0.001: a bad ratio of 6.4e-04 is estimated from 8,100,000,000 "
-        "requests replayed; besides 0.9 times a jump at this time of the hour"
+        f"requests replayed; besides {told}"
     )
     assert expected in explanation_text(found)
     document = json.loads(json.dumps(explanation_document(found), allow_nan=False))
@@ -194,12 +205,15 @@ def test_how_the_margin_was_found_is_told(engine: Engine) -> None:
         "burst_factor": 0.0,
         "burst_days": 0,
         "headroom": 0.0,
-        "hourly": 0.9,
+        "hourly": 0.0,
+        "daily": 0.0,
+        "daily_seconds": 0,
         "expected_bad_ratio": 6.4e-4,
         "requests": 8.1e9,
         "kept": True,
+        **spare,
     }
-    nearest = replace(forecast, calibration=replace(chosen, hourly=0.0, kept=False))
+    nearest = replace(forecast, calibration=replace(chosen, hourly=0.0, daily=0.0, kept=False))
     context = situation(demand=9_000.0, forecast=nearest)
     SqlDecisionStore(engine).record(context, decide(context))
     shown = explanation_text(explained(engine, Reference(2)))

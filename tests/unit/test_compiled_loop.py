@@ -37,7 +37,7 @@ from simulator.lifecycle import Lifecycle, constant_cold_start
 from simulator.pod import PROFILES
 from simulator.replay import Scenario, static_peak
 from simulator.sweep import fleet, loop, rules
-from simulator.sweep.calibrate import CANDIDATES, choose, rehearsed, severity_of
+from simulator.sweep.calibrate import CANDIDATES, calibrate, choose, rehearsed, severity_of
 from simulator.sweep.frontier import TARGETS, World, foretold, plan_of, sweep
 from simulator.sweep.plan import Plan, SweepRun, direction_of, fluid_pod, slices
 from simulator.sweep.tape import Walk
@@ -45,7 +45,7 @@ from simulator.traces.edit import with_outage, with_surge
 from simulator.traces.generate import Diurnal, generate
 from simulator.whatif import Run, run_one
 from tests.situations import NOON, settings, situation, window_forecast
-from tests.traffic import MONDAY, jobs_by_the_hour, weeks
+from tests.traffic import MONDAY, jobs_by_the_hour, office_hours, weeks
 
 PROFILE = PROFILES["h100-1200"]
 CAPACITY = PROFILE.capacity_within(1.0)
@@ -375,43 +375,69 @@ def test_a_margin_is_not_found_by_forecasts_that_nobody_goes_by() -> None:
     assert foreseen.pod_seconds[wide] > foreseen.pod_seconds[margins.index(8.0)]
 
 
-@cache
-def jobs() -> Scenario:
-    """Eight days of jobs that are started by the clock in some half hours, and a day to score."""
-    traffic = jobs_by_the_hour(9)
-    starts_at = traffic.start + timedelta(days=8)
+def test_who_cannot_keep_the_target_need_not_be_played() -> None:
+    """The choice is the one among all, also where none of them keeps it."""
+    _, known = rehearsal()
+    plan = plan_of(rough(), fixed(4.0, 60), 15.0)
+    every = rehearsed(known, plan)
+    for target in (1e-2, 1e-4, 1e-9):
+        chosen = calibrate(known, plan, target)
+        assert chosen == choose(every, target)
+        assert chosen.kept is (target > 1e-9)
+
+
+def last_day(traffic: TrafficHistory) -> Scenario:
+    """Its last day to score, with as many replicas as it needs at most."""
+    starts_at = traffic.end - timedelta(days=1)
     found = replace(rough().fleet, initial_replicas=150)
     return replace(rough(), traffic=traffic, starts_at=starts_at, until=traffic.end, fleet=found)
 
 
-def test_jobs_that_start_by_the_clock_are_kept_ready_for_only_then() -> None:
-    """Nobody knows in which half hour: all the day without, minutes of each half hour with it."""
+def jobs() -> Scenario:
+    """Eight days of jobs that are started by the clock in some half hours, and a day to score."""
+    return last_day(jobs_by_the_hour(9))
+
+
+def office() -> Scenario:
+    """Eleven days of office hours that begin and end unevenly, and a Friday to score."""
+    return last_day(office_hours(12, 20))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "kind", "saved"), [(jobs(), "hourly", 0.15), (office(), "daily", 0.4)]
+)
+def test_what_comes_by_the_clock_is_kept_ready_for_only_then(
+    scenario: Scenario, kind: str, saved: float
+) -> None:
+    """Nobody knows in which half hour, or by how many minutes early: all the day without, for some
+    minutes of each half hour or of the morning with it."""
     workload = fixed(4.0, 60)
-    plan = plan_of(jobs(), workload, 15.0)
-    world = World.of(jobs(), 60)
+    plan = plan_of(scenario, workload, 15.0)
+    world = World.of(scenario, 60)
     said = foretold(world, workload, plan)
     row, morning = said.tried[0]
     chosen = choose(morning, 1e-3)
     assert chosen.kept
-    assert chosen.hourly > 0
-    hourly = np.array([candidate.hourly > 0 for candidate in CANDIDATES])
-    barred = replace(morning, bad=np.where(hourly, np.inf, morning.bad))
+    assert getattr(chosen, kind) > 0
+    by_clock = np.array([getattr(candidate, kind) > 0 for candidate in CANDIDATES])
+    barred = replace(morning, bad=np.where(by_clock, np.inf, morning.bad))
     tallies = []
     for tried in (morning, barred):
         margins, rows = replace(said, tried=[(row, tried)]).at_target(1e-3)
         tallies.append(world.run(plan).play(loop.PREDICTIVE, margins, rows=rows))
-    by_the_hour, all_day = tallies
-    assert by_the_hour[loop.POD_SECONDS] < 0.85 * all_day[loop.POD_SECONDS]
-    assert by_the_hour[loop.BAD] < 1e-3 * world.run(plan).requests
+    only_then, all_day = tallies
+    assert only_then[loop.POD_SECONDS] < (1 - saved) * all_day[loop.POD_SECONDS]
+    assert only_then[loop.BAD] < 1e-3 * world.run(plan).requests
 
 
-def test_a_day_at_a_target_costs_what_it_costs_in_the_full_loop() -> None:
-    """With the margin calibrated in the morning, and what is spared for jumps by the hour."""
+@pytest.mark.parametrize("scenario", [jobs(), office()])
+def test_a_day_at_a_target_costs_what_it_costs_in_the_full_loop(scenario: Scenario) -> None:
+    """With the margin calibrated in the morning, and what is spared for what comes by the clock."""
     calibrated = fixed(4.0, 60)
     policy = calibrated.policy.model_copy(update={"parameters": {}, "target_bad_ratio": 1e-3})
     workload = calibrated.model_copy(update={"policy": policy})
-    card = run_one(jobs(), Run(workload, 15.0)).card
-    played = sweep(World.of(jobs(), 60), workload, 15.0, calibrated=True)
+    card = run_one(scenario, Run(workload, 15.0)).card
+    played = sweep(World.of(scenario, 60), workload, 15.0, calibrated=True)
     tally = next(each.tally for each in played if each.value == 1e-3)
     assert tally[loop.POD_SECONDS] / 3600 == pytest.approx(card.pod_hours, rel=2e-3)
     assert tally[loop.MOST] == card.max_replicas

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import product
 
 import numpy as np
 import pytest
 
 from forecaster.calendar import Calendar
+from forecaster.demand import Demand, demand_of
 from forecaster.forecast import HOURLY_SECONDS, Calibration, Window
-from forecaster.history import Floats
+from forecaster.history import Floats, TrafficHistory
 from forecaster.registry import combined
-from forecaster.spare import hourly_jumps, kept
-from tests.traffic import jobs_by_the_hour
+from forecaster.spare import daily_peaks, hourly_jumps, kept
+from tests.traffic import jobs_by_the_hour, office_hours
 
 ORDER, HOLD = Window("order", 3, 5), Window("hold", 0, 4)
 
@@ -92,3 +94,70 @@ def test_a_fleet_is_there_when_a_job_may_start_and_at_no_other_time(
             else:
                 assert spared < 1.2
             assert (window.spare_qps > 0) is bool(chosen.hourly)
+
+
+DAY, HALF_AN_HOUR = 1440, 30
+IN_BERLIN = Calendar("Europe/Berlin", country="DE")
+
+
+def at_this_clock(demand: Demand, origin: int, days: int) -> int | None:
+    """The origin whose newest known minute had the same time on the wall clock so many days ago."""
+    local = demand.local[: origin - 1].tolist()
+    wanted = int(demand.local[origin - 1]) - days * 86_400
+    return local.index(wanted) + 1 if wanted in local else None
+
+
+def daily_by_hand(demand: Demand, origin: int, window: Window, reach: int) -> float:
+    """The highest minute around the window on days of one type; of any where none is known."""
+    rates: dict[bool, list[float]] = {True: [0.0], False: [0.0]}
+    for days in range(1, min(14, (reach - HALF_AN_HOUR) // DAY) + 1):
+        then = at_this_clock(demand, origin, days)
+        if then is not None:
+            first = max(0, then + window.first - HALF_AN_HOUR)
+            logs = demand.logs[first : min(then + window.last + HALF_AN_HOUR, origin)]
+            same = bool(demand.day_type[then - 1] == demand.day_type[origin - 1])
+            rates[same] += [float(np.nanmax(np.exp(logs))) - demand.offset]
+    return max(rates[True]) or max(rates[False])
+
+
+@pytest.mark.parametrize("window", [ORDER, HOLD, Window("order", 20, 25)])
+@pytest.mark.parametrize("reach_days", [3, 28])
+def test_the_highest_around_this_time_of_past_days(window: Window, reach_days: int) -> None:
+    """Over the end of summer time and a holiday, with gaps; only so far back as one may look."""
+    rates = np.random.default_rng(5).uniform(1_000, 9_000, 20 * DAY)
+    rates[[700, 4 * DAY + 60]] = np.nan
+    start = datetime(2026, 10, 16, tzinfo=UTC)
+    demand = demand_of(TrafficHistory("noise", start, 60, rates), IN_BERLIN)
+    assert -3540 in np.diff(demand.local)  # an hour comes twice
+    origins = np.unique(np.linspace(1, len(rates), 60, dtype=np.int64))
+    found = daily_peaks(demand, origins, window, HALF_AN_HOUR * 60, reach_days * DAY)
+    expected = [daily_by_hand(demand, int(each), window, reach_days * DAY) for each in origins]
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert found[0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("hour", "weekend", "times"), [(8.75, False, 20.0), (8.0, False, 1.0), (8.75, True, 1.0)]
+)
+def test_a_fleet_is_there_when_work_may_begin_and_on_no_weekend(
+    hour: float, weekend: bool, times: float
+) -> None:
+    """Work begins at nine, some days up to twenty minutes early; a window of ten minutes more is
+    looked at. Who begins to watch anew says what who has watched all along says."""
+    history = office_hours(15 if weekend else 12, 20)
+    chosen = Calibration(1e-3, 2.0, daily=0.9, daily_seconds=600)
+    day = 14 if weekend else 11
+    begun = history.steps(0, (day - 1) * DAY + 60)
+    fitted = combined(Calendar()).fit(begun, begun.end, (ORDER, HOLD))
+    calibrated = replace(fitted, calibration=chosen)
+    known = history.steps(0, (day - 1) * DAY + int(hour * 60))
+    model = combined(Calendar())
+    model.predict(calibrated, begun, begun.end)
+    said = [each.predict(calibrated, known, known.end) for each in (model, combined(Calendar()))]
+    assert said[0] == said[1]
+    order, hold = said[0].windows[:2]
+    assert order.spare_qps / known.values[-1] == pytest.approx(0.9 * times, rel=0.2)
+    assert hold.spare_qps == 0.0
+    if times > 1.0:
+        assert order.floor_qps == order.spare_qps
+        assert order.floor_reason == "the highest rate around this time of day"
