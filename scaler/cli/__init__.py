@@ -39,6 +39,10 @@ COMMANDS = {
         "scaler.cli.backtest",
         "Forecast a trace, or your own history, as it went by, and score each model.",
     ),
+    "calibrate": (
+        "scaler.cli.calibrate",
+        "Find what a pod carries within the objective, from benchmarks or from Prometheus.",
+    ),
     "tune": (
         "scaler.cli.tune",
         "Find the cheapest settings of a policy that keep a bad ratio on your own history.",

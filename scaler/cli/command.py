@@ -18,6 +18,9 @@ USUAL_DATABASE, DEMO_DATABASE = Path("daybreak.db"), Path("daybreak-demo.db")
 CHANGED_IN_PLACE = {("edit_trace", "source"), ("tune", "config")}
 """Inputs that an output may take the place of: they are read whole before it is written."""
 
+OTHER_NAMES = {"json_out": "json", "database_url": "database", "sources": "from"}
+"""Options that Python's own words, or other names, stand in the way of."""
+
 Given = Mapping[str, Any]
 
 
@@ -63,9 +66,18 @@ def _inputs(command: str, given: Given) -> Iterator[tuple[str, Path]]:
             continue
         if isinstance(value, Path) or (name == "pod_profile" and value is not None):
             yield _option(name), Path(value)
+        if isinstance(value, list):
+            yield from ((_option(name), path) for each in value for path in _with_files(each))
     if "database_url" in given:
         found = _file_of(database_url_of(given.get("config"), given["database_url"]))
         yield from (("--database", path) for path in (found, DEMO_DATABASE) if path is not None)
+
+
+def _with_files(path: Path) -> Iterator[Path]:
+    """It, and what a folder holds."""
+    yield path
+    if path.is_dir():
+        yield from path.iterdir()
 
 
 def _file_of(url: str) -> Path | None:
@@ -78,4 +90,4 @@ def _option(name: str) -> str:
     """As it is typed; a positional one as the help text shows it."""
     if name == "source":
         return "SOURCE"
-    return "--" + {"json_out": "json", "database_url": "database"}.get(name, name).replace("_", "-")
+    return "--" + OTHER_NAMES.get(name, name).replace("_", "-")

@@ -79,17 +79,23 @@ class PrometheusServer:
 
 @contextmanager
 def running_prometheus(folder: Path, end: datetime) -> Iterator[PrometheusServer]:
-    """Back-fill a server, start it and stop it again."""
-    prometheus, promtool = binaries()
+    """With the history that most tests ask for."""
     traces = {"daily": _daily(), **_recorded()}
+    with prometheus_of(folder, _families(traces, int(end.timestamp()))) as url:
+        yield PrometheusServer(url, end, traces, vllm_qps=8.0, vllm_running=60.0)
+
+
+@contextmanager
+def prometheus_of(folder: Path, lines: Iterable[str]) -> Iterator[str]:
+    """Back-fill a server with lines of OpenMetrics, start it and stop it again; its URL."""
+    prometheus, promtool = binaries()
     text, data = folder / "history.txt", folder / "data"
-    last = int(end.timestamp())
     with text.open("w", encoding="utf-8") as file:
-        file.writelines(_families(traces, last))
+        file.writelines(lines)
     create = [promtool, "tsdb", "create-blocks-from", "--max-block-duration=744h", "--quiet"]
     subprocess.run([*create, "openmetrics", text, data], check=True, capture_output=True)
     with _started(prometheus, folder, data) as url:
-        yield PrometheusServer(url, end, traces, vllm_qps=8.0, vllm_running=60.0)
+        yield url
 
 
 def unavailable(reason: str) -> NoReturn:

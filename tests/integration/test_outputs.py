@@ -34,6 +34,7 @@ COMMANDS_THAT_WRITE = {
     ("trace", "generate"): ("--out",),
     ("trace", "edit", "/no/such.csv"): ("--out",),
     ("trace", "describe", "/no/such.csv"): ("--json",),
+    ("calibrate", "--from=/no/such.json"): ("--json", "--out"),
 }
 
 
@@ -52,10 +53,16 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(
     assert not list(tmp_path.iterdir())
 
 
+def contents(folder: Path) -> dict[Path, str]:
+    return {path: path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_an_output_takes_the_place_of_no_input_and_no_other_output(tmp_path: Path) -> None:
     for name in ("trace.csv", "pods.yaml", "daybreak.db", "daybreak-demo.db", "own.db"):
         (tmp_path / name).write_text("precious")
-    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "1.json").write_text("precious")
+    before = contents(tmp_path)
     simulate = ("simulate", "--trace", "trace.csv")
     own = ("--database", "sqlite:///own.db")
     for arguments, said in (
@@ -70,12 +77,14 @@ def test_an_output_takes_the_place_of_no_input_and_no_other_output(tmp_path: Pat
         (("report", *own, "--csv", "own.db"), "--csv: own.db is what --database names"),
         (("report", *own, "--csv", "own.db-wal"), "--csv: own.db-wal is what --database names"),
         (("demo", "--report", "daybreak-demo.db"), "daybreak-demo.db is what --database names"),
+        (("calibrate", "--from=runs", "--out=runs/1.json"), "runs/1.json is what --from names"),
+        (("calibrate", "--from=own.db", "--json=own.db"), "--json: own.db is what --from names"),
         (("report", "--csv", "-"), "--csv: expected a file; only --json goes to"),
     ):
         ended = run(*arguments, cwd=tmp_path)
         assert (ended.returncode, ended.stdout) == (2, ""), arguments
         assert said in ended.stderr
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before
+    assert contents(tmp_path) == before
 
 
 def test_no_command_is_left_out() -> None:

@@ -1,0 +1,1 @@
+"""What was measured of real pods, and the pod profile that it comes to."""
