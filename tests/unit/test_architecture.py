@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,15 @@ def test_whatever_is_compiled_is_part_of_what_its_cache_is_known_by() -> None:
     }
     assert len(users) > 15
     assert users <= known
+
+
+def test_what_is_installed_is_what_is_here() -> None:
+    """A package that the list lacks is found in a checkout and nowhere else."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = project["tool"]["setuptools"]["packages"]
+    here = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for root in COPIED[:-1]
+        for path in (ROOT / root).rglob("__init__.py")
+    }
+    assert set(listed) == here
