@@ -66,8 +66,10 @@ def _inputs(command: str, given: Given) -> Iterator[tuple[str, Path]]:
             continue
         if isinstance(value, Path) or (name == "pod_profile" and value is not None):
             yield _option(name), Path(value)
-        if isinstance(value, list):
-            yield from ((_option(name), path) for each in value for path in _with_files(each))
+        paths = (
+            [each for each in value if isinstance(each, Path)] if isinstance(value, list) else []
+        )
+        yield from ((_option(name), inside) for path in paths for inside in _with_files(path))
     if "database_url" in given:
         found = _file_of(database_url_of(given.get("config"), given["database_url"]))
         yield from (("--database", path) for path in (found, DEMO_DATABASE) if path is not None)
