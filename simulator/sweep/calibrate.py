@@ -7,7 +7,6 @@ the forecaster would have said, and the cheapest one that keeps the target is ta
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -49,9 +48,9 @@ PRIOR_DAYS = 7.0
 PRIOR_LOG10 = (-0.7, -1.1, -1.5, -1.8, -2.1, -2.4, -2.7, -2.9, -3.1, -3.25, -3.4, -3.6, -3.8,
                -4.1, -4.3, -4.6, -4.9, -5.2, -5.5, -6.0)  # fmt: skip
 BURST_PRIOR_LOG10 = (-1.0, -2.0, -2.4, -2.8, -3.2, -3.4, -3.6, -3.8, -4.0, -4.4, -4.8)
-JUMP_PRIOR_LOG10, JUMP_POWER = -3.6, 6.0
-"""Requests lost to jumps that no history held, where nothing is kept for them, and how that falls
-with the factor that is."""
+JUMP_PRIOR, JUMP_POWER = 10**-3.6, 6
+"""Share of requests lost to jumps that no history held, where nothing is ready for them, and how it
+falls with the factor that is: few traces jump, fewer of them far."""
 
 PRIOR_LEAD_SECONDS = 195.0
 """The lead time that the priors were found with. Where replicas take longer to come, what nobody
@@ -95,17 +94,17 @@ class Candidate:
     def spare(self) -> Spare:
         return self.chosen(0.0, 0.0, 0.0, kept=True).spare
 
-    def prior_at(self, severity: float) -> float:
-        return self.prior * (1.0 if self.burst_factor or self.hourly else severity)
+    def prior_at(self, exposure: float, severity: float) -> float:
+        """What no history held: what its margin leaves out, and jumps beyond what it had ready.
+        Headroom is kept for both; no margin promises more than what it had ready holds."""
+        if self.burst_factor or self.hourly:
+            return self.prior
+        jumps = JUMP_PRIOR * exposure
+        return severity * (min(self.prior, jumps) if self.headroom else max(self.prior, jumps))
 
 
 def prior_of(margin: float) -> float:
     return float(10 ** PRIOR_LOG10[MARGINS.index(margin)])
-
-
-def jump_prior(margin: float, headroom: float) -> float:
-    jumps = JUMP_PRIOR_LOG10 - JUMP_POWER * math.log10(1.0 + headroom)
-    return min(prior_of(margin), float(10**jumps))
 
 
 CANDIDATES = (
@@ -121,7 +120,7 @@ CANDIDATES = (
         for factor, prior in zip(BURST_FACTORS, BURST_PRIOR_LOG10, strict=True)
     ),
     *(
-        Candidate(margin, jump_prior(margin, headroom), headroom=headroom)
+        Candidate(margin, prior_of(margin), headroom=headroom)
         for margin in HEADROOM_MARGINS
         for headroom in HEADROOMS
     ),
@@ -191,11 +190,13 @@ def planned_for(plan: Plan, order: Window, step_seconds: int) -> Plan:
 @dataclass(frozen=True, slots=True, eq=False)
 class Tried:
     """What each candidate came to on the history; `requests` is what was played, `day` a day's.
+    `exposure` is how open each was to jumps, of 1 with nothing ready beyond the present rate.
     `severity` is how many times as bad as the priors say it is what no history held. Who was not
-    played cost infinitely much, with nothing bad."""
+    played cost infinitely much, with nothing bad and open to nothing."""
 
     pod_seconds: Floats
     bad: Floats
+    exposure: Floats
     requests: float
     day: float
     steady_scales: tuple[float, float] = (0.0, 0.0)
@@ -204,14 +205,23 @@ class Tried:
     def estimate(self) -> Floats:
         """The bad ratio that each promises."""
         weight = PRIOR_DAYS * self.day
-        priors = np.minimum([each.prior_at(self.severity) for each in CANDIDATES], 1.0)
-        return np.asarray((self.bad + weight * priors) / (self.requests + weight))
+        priors: Floats = np.array(
+            [
+                each.prior_at(exposure, self.severity)
+                for each, exposure in zip(CANDIDATES, self.exposure.tolist(), strict=True)
+            ]
+        )
+        return np.asarray((self.bad + weight * np.minimum(priors, 1.0)) / (self.requests + weight))
 
     def beside(self, others: Tried) -> Tried:
         """With those that were played then."""
         played = np.isfinite(others.pod_seconds)
-        pod_seconds = np.where(played, others.pod_seconds, self.pod_seconds)
-        return replace(self, pod_seconds=pod_seconds, bad=np.where(played, others.bad, self.bad))
+        return replace(
+            self,
+            pod_seconds=np.where(played, others.pod_seconds, self.pod_seconds),
+            bad=np.where(played, others.bad, self.bad),
+            exposure=np.where(played, others.exposure, self.exposure),
+        )
 
 
 def choose(tried: Tried, target: float) -> Calibration:
@@ -264,21 +274,26 @@ class Replay:
 
     def tried(self, which: npt.NDArray[np.bool_]) -> Tried:
         """What these candidates come to."""
-        pod_seconds, bad = np.full(len(CANDIDATES), np.inf), np.zeros(len(CANDIDATES))
-        for number in np.flatnonzero(which):
-            tally = self._play(CANDIDATES[number])
-            pod_seconds[number], bad[number] = tally[loop.POD_SECONDS], tally[loop.BAD]
+        pod_seconds = np.full(len(CANDIDATES), np.inf)
+        bad, exposure = np.zeros((2, len(CANDIDATES)))
         run = self.run
+        specs = np.zeros(run.ticks)
+        for number in np.flatnonzero(which):
+            tally = self._play(CANDIDATES[number], specs)
+            pod_seconds[number], bad[number] = tally[loop.POD_SECONDS], tally[loop.BAD]
+            exposure[number] = exposure_of(specs * run.plan.qps_per_replica, run.rates)
         a_day = run.requests / (run.ticks * run.plan.tick_seconds) * 86_400
         severity = severity_of(run.plan)
-        return Tried(pod_seconds, bad, run.requests, a_day, self.scales, severity)
+        return Tried(pod_seconds, bad, exposure, run.requests, a_day, self.scales, severity)
 
-    def _play(self, candidate: Candidate) -> Floats:
+    def _play(self, candidate: Candidate, specs: Floats) -> Floats:
+        """Fills in the replicas of each decision."""
         order, hold, trusted = self.rows
         if candidate.steady:
             order, hold = with_scale(order, self.scales[0]), with_scale(hold, self.scales[1])
         order, hold = self.recent.spared(order, hold, candidate.spare, candidate.margin)
-        return self.run.play(loop.PREDICTIVE, candidate.margin, rows=(order, hold, trusted))
+        rows = order, hold, trusted
+        return self.run.play(loop.PREDICTIVE, candidate.margin, rows=rows, specs=specs)
 
 
 def _rows(rehearsal: Rehearsal, at: Ints) -> Rows:
@@ -288,6 +303,13 @@ def _rows(rehearsal: Rehearsal, at: Ints) -> Rows:
     trusted = np.isfinite(np.hstack([order, hold])).all(axis=1) & rehearsal.trusted
     order[~trusted], hold[~trusted] = 0.0, 0.0
     return order, hold, np.asarray(trusted)
+
+
+def exposure_of(ready: Floats, rates: Floats) -> float:
+    """How open a fleet that was ready for so much at each decision was to jumps, at a rate of so
+    much: the mean, over requests, of what `JUMP_POWER` leaves."""
+    open_to = np.minimum(rates / np.maximum(ready, 1e-9), 1.0) ** JUMP_POWER
+    return float((rates * open_to).sum() / max(rates.sum(), 1e-9))
 
 
 def severity_of(plan: Plan) -> float:

@@ -332,12 +332,14 @@ def _together(days: Sequence[tuple[int, int, float, Floats]], knobs: int) -> Tri
     """What each knob came to on some days: their first and last second, requests and tallies.
     Without a day there is nothing but the prior."""
     if not days:
-        return Tried(np.zeros(knobs), np.zeros(knobs), 0.0, 1.0)
+        nothing = np.zeros(knobs)
+        return Tried(nothing, nothing, nothing, 0.0, 1.0)
     tallies = np.sum([day[3] for day in days], axis=0)
     requests = sum(day[2] for day in days)
     seconds = sum(day[1] - day[0] for day in days)
     a_day = requests / seconds * DAY_SECONDS
-    return Tried(tallies[:, loop.POD_SECONDS], tallies[:, loop.BAD], requests, a_day)
+    nothing = np.zeros(knobs)
+    return Tried(tallies[:, loop.POD_SECONDS], tallies[:, loop.BAD], nothing, requests, a_day)
 
 
 PEER_PRIOR = tuple(

@@ -151,6 +151,13 @@ class SweepRun:
         return float(self.arrivals.sum())
 
     @property
+    def rates(self) -> Floats:
+        """Requests a second from each decision to the next."""
+        each = int(self.plan.tick_seconds // self.slice_seconds)
+        whole = self.arrivals[: self.ticks * each].reshape(self.ticks, each)
+        return np.asarray(whole.sum(axis=1) / self.plan.tick_seconds)
+
+    @property
     def begins(self) -> tuple[float, float]:
         """The first replicas, and the rate before."""
         minute = self.arrivals[: max(1, int(60 / self.slice_seconds))]

@@ -20,7 +20,7 @@ from simulator.lifecycle import Lifecycle, constant_cold_start
 from simulator.pod import PROFILES
 from simulator.replay import Scenario, policy_defaults, static_peak
 from simulator.sweep import frontier, loop, rules
-from simulator.sweep.calibrate import CANDIDATES, Tried, choose
+from simulator.sweep.calibrate import CANDIDATES, Tried, choose, exposure_of
 from simulator.sweep.frontier import World
 from simulator.sweep.knobs import knob_at_full_use
 from simulator.sweep.results import Point, clairvoyant_hours, point
@@ -146,7 +146,8 @@ def test_a_lower_target_is_dearer_and_misses_less() -> None:
     settings = frontier.sweep(World.of(scenario(), 15), workload("predictive"), 15.0, False)
     cost = [each.tally[loop.POD_SECONDS] for each in settings]
     bad = [each.tally[loop.BAD] for each in settings]
-    assert cost == sorted(cost)
+    # Which of two candidates is dearer on a day is not known on its morning.
+    assert (np.maximum.accumulate(cost) <= 1.01 * np.array(cost)).all()
     assert bad[-1] <= bad[0]
 
 
@@ -171,7 +172,7 @@ def test_the_compiled_sizes_are_the_policy_s_own(
 
 
 def tried(bad: Floats, cost: Floats) -> Tried:
-    return Tried(cost, bad, requests=1e12, day=1e9)
+    return Tried(cost, bad, np.zeros(len(CANDIDATES)), requests=1e12, day=1e9)
 
 
 def test_the_cheapest_candidate_that_keeps_the_target_is_chosen() -> None:
@@ -203,7 +204,8 @@ def test_what_no_candidate_saves_is_not_paid_for(lost_by_all: float) -> None:
 
 
 def test_a_short_lucky_history_promises_no_more_than_the_prior() -> None:
-    nothing_bad = Tried(np.arange(1.0, len(CANDIDATES) + 1.0), np.zeros(len(CANDIDATES)), 1.0, 1e9)
+    nothing = np.zeros(len(CANDIDATES))
+    nothing_bad = Tried(np.arange(1.0, len(CANDIDATES) + 1.0), nothing, nothing, 1.0, 1e9)
     margins = [choose(nothing_bad, target).margin for target in (1e-2, 1e-3, 1e-4)]
     assert margins == sorted(margins)
     assert margins[-1] > margins[0]
@@ -213,13 +215,38 @@ def test_slower_starts_promise_less_of_what_no_history_held() -> None:
     """By the square of the lead time: three times as long, nine times the prior."""
     cost, calm = np.arange(1.0, len(CANDIDATES) + 1.0), np.zeros(len(CANDIDATES))
     chosen = [
-        choose(Tried(cost, calm, 1.0, 1e9, severity=severity), 1e-3) for severity in (1.0, 9.0)
+        choose(Tried(cost, calm, calm, 1.0, 1e9, severity=severity), 1e-3)
+        for severity in (1.0, 9.0)
     ]
     assert chosen[0].margin < chosen[1].margin
     assert all(each.expected_bad_ratio <= 1e-3 for each in chosen)
-    ready = choose(Tried(cost, calm, 1.0, 1e9, severity=1e9), 1e-3)
+    open_to_all = np.ones(len(CANDIDATES))
+    ready = choose(Tried(cost, calm, open_to_all, 1.0, 1e9, severity=1e9), 1e-3)
     assert ready.kept
     assert ready.burst_factor or ready.hourly
+
+
+def test_no_margin_promises_more_than_what_it_had_ready_holds() -> None:
+    """However wide it is in scales of a small error: twenty of them are taken where they came to
+    half as much again, and headroom is where they came to a tenth."""
+    calm, cost = np.zeros(len(CANDIDATES)), np.full(len(CANDIDATES), 3.0)
+    wide = np.array([each.margin >= 20.0 and not each.headroom for each in CANDIDATES])
+    half = np.array([each.headroom == 0.5 for each in CANDIDATES])
+    cost[wide], cost[half] = 1.0, 2.0
+    for ready, headroom in ((1.5, 0.0), (1.1, 0.5)):
+        exposure = np.where(wide, ready, np.where(half, 1.5, 1.0)) ** -6.0
+        chosen = choose(Tried(cost, calm, exposure, 1e9, 1e9), 2.5e-5)
+        assert (chosen.kept, chosen.headroom) == (True, headroom)
+
+
+def test_how_open_a_fleet_is_to_jumps() -> None:
+    """By its requests: with half as much again, the sixth power of two thirds; never above 1."""
+    rates = np.array([100.0, 100.0, 200.0])
+    assert exposure_of(1.5 * rates, rates) == pytest.approx((2 / 3) ** 6)
+    assert exposure_of(0.5 * rates, rates) == 1.0
+    twice = exposure_of(np.array([200.0, 200.0, 200.0]), rates)
+    assert twice == pytest.approx((2 * 2**-6 + 2) / 4)
+    assert exposure_of(np.ones(3), np.zeros(3)) == 0.0
 
 
 def test_a_frontier_is_the_least_excess_that_kept_a_ratio() -> None:
