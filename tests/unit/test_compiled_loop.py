@@ -377,7 +377,8 @@ def test_a_margin_is_not_found_by_forecasts_that_nobody_goes_by() -> None:
 
 def test_who_cannot_keep_the_target_need_not_be_played() -> None:
     """The choice is the one among all, also where none of them keeps it."""
-    _, known = rehearsal()
+    windows = (Window("order", 3, 6), Window("hold", 0, 5))
+    _, known = combined(Calendar()).rehearse(weeks(1), weeks(1).end, windows)
     plan = plan_of(rough(), fixed(4.0, 60), 15.0)
     every = rehearsed(known, plan)
     for target in (1e-2, 1e-4, 1e-9):
