@@ -48,9 +48,10 @@ PRIOR_DAYS = 7.0
 PRIOR_LOG10 = (-0.7, -1.1, -1.5, -1.8, -2.1, -2.4, -2.7, -2.9, -3.1, -3.25, -3.4, -3.6, -3.8,
                -4.1, -4.3, -4.6, -4.9, -5.2, -5.5, -6.0)  # fmt: skip
 BURST_PRIOR_LOG10 = (-1.0, -2.0, -2.4, -2.8, -3.2, -3.4, -3.6, -3.8, -4.0, -4.4, -4.8)
-JUMP_PRIOR = 10**-3.6
+HEADROOM_JUMP_PRIOR, MARGIN_JUMP_PRIOR = 10**-3.6, 10**-3.9
 """Share of requests lost to jumps that no history held, where nothing is ready for them; it falls
-with the sixth power of the factor that is, since few traces jump far."""
+with the sixth power of the factor that is, since few traces jump far. With headroom it is all that
+is lost; of wide margins it is what they lost on measured traces, in the mean."""
 
 PRIOR_LEAD_SECONDS = 195.0
 """The lead time that the priors were found with. Where replicas take longer to come, what nobody
@@ -97,10 +98,12 @@ class Candidate:
     def prior_at(self, exposure: float, severity: float) -> float:
         """What no history held: what its margin leaves out, and jumps beyond what it had ready.
         Headroom is kept for both; no margin promises more than what it had ready holds."""
-        if self.burst_factor or self.hourly:
+        if self.burst_factor:
             return self.prior
-        jumps = JUMP_PRIOR * exposure
-        return severity * (min(self.prior, jumps) if self.headroom else max(self.prior, jumps))
+        if self.headroom:
+            return severity * min(self.prior, HEADROOM_JUMP_PRIOR * exposure)
+        unforeseen = max(self.prior, MARGIN_JUMP_PRIOR * exposure)
+        return unforeseen * (1.0 if self.hourly else severity)
 
 
 def prior_of(margin: float) -> float:
