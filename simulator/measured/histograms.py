@@ -64,7 +64,7 @@ def measured_pods(found: Iterable[tuple[Path, Any]]) -> Measured:
     if not measurements:
         raise SettingsError(
             f"{where}: holds no two samples of {STEP[0]}_sum and _count of one pod, {PROMPTS} "
-            f"beside them, with {LEAST_TOKENS:,} tokens between and nothing waiting. Query {QUERY}"
+            f"beside them, with {LEAST_TOKENS:,} tokens between. Query {QUERY}"
         )
     return Measured(
         measurements,
@@ -118,12 +118,9 @@ def _measurements(pod: Series) -> Iterator[Measurement]:
     if any(samples is None for samples in needed):
         return
     spent, tokens, prompts = (samples or {} for samples in needed)
-    waiting = pod.get(WAITING, {})
     first_spent, firsts = pod.get(f"{FIRST}_sum", {}), pod.get(f"{FIRST}_count", {})
     times = sorted(spent.keys() & tokens.keys() & prompts.keys())
     for before, now in pairwise(times):
-        if waiting.get(before, 0.0) or waiting.get(now, 0.0):
-            continue
         grown = tokens[now] - tokens[before]
         seconds = spent[now] - spent[before]
         entered = prompts[now] - prompts[before]

@@ -16,7 +16,7 @@ import yaml
 
 from simulator.measured.benchmark import measured_runs
 from simulator.measured.fit import closed_loop, fitted
-from simulator.measured.histograms import QUERY
+from simulator.measured.histograms import QUERY, measured_pods
 from simulator.measured.measurement import documents
 from simulator.pod import PROFILES, PodProfile
 from simulator.pod_file import load_pod_profile
@@ -268,6 +268,33 @@ def exposed(prefix: str, first: int) -> Iterator[str]:
     yield "# EOF\n"
 
 
+def test_a_pod_that_began_anew_counts_from_nothing(tmp_path: Path) -> None:
+    """Its lengths are those of both lives, and the step between them is no measurement."""
+    labels = {"pod": "a"}
+    counts = {
+        "inter_token_latency_seconds_sum": [0, 60, 600, 5, 65],
+        "inter_token_latency_seconds_count": [0, 10_000, 60_000, 900, 10_900],
+        "prompt_tokens_total": [0, 9_000, 60_000, 900, 9_900],
+        'request_prompt_tokens_bucket{le="50"}': [0, 300, 2_000, 30, 330],
+        'request_prompt_tokens_bucket{le="+Inf"}': [0, 300, 2_000, 30, 330],
+        'request_generation_tokens_bucket{le="10"}': [0, 100, 1_000, 10, 110],
+        'request_generation_tokens_bucket{le="100"}': [0, 300, 2_000, 30, 330],
+        'request_generation_tokens_bucket{le="+Inf"}': [0, 300, 2_000, 30, 330],
+    }
+    series = []
+    for sample, values in counts.items():
+        name, _, bound = sample.partition('{le="')
+        metric = {"__name__": f"vllm:{name}", **labels, **({"le": bound[:-2]} if bound else {})}
+        pairs = [[60 * number, str(value)] for number, value in enumerate(values)]
+        series.append({"metric": metric, "values": pairs})
+    data = {"resultType": "matrix", "result": series}
+    found = measured_pods([(tmp_path / "answer.json", {"status": "success", "data": data})])
+    steps = [each.step_seconds for each in found.measurements]
+    assert steps == pytest.approx([0.006, 0.0108, 0.006])
+    short = np.mean(np.array(found.output_tokens) <= 10.0)
+    assert short == pytest.approx(1_110 / 2_330, abs=0.01)
+
+
 def test_the_query_stands_in_the_handbook() -> None:
     handbook = Path(__file__).parents[2] / "docs" / "operate.md"
     assert f"'query={QUERY}'" in handbook.read_text()
@@ -289,8 +316,8 @@ def test_what_a_real_prometheus_saw_of_pods_gives_them_back(tmp_path: Path, pref
     assert done.returncode == 0, done.stderr
     found = load_pod_profile(out)
     each = T1 * 59 / 60 + TP * PROMPT / 60
-    assert found.t0_seconds == pytest.approx(T0, rel=0.03)
-    assert found.slope_seconds == pytest.approx(each, rel=0.05)
+    assert found.t0_seconds == pytest.approx(T0, rel=0.005)
+    assert found.slope_seconds == pytest.approx(each, rel=0.01)
     assert found.max_num_seqs == pytest.approx(BATCH, abs=4)
     assert found.output_tokens == pytest.approx(60, rel=0.1)
     assert found.input_tokens == pytest.approx(PROMPT, rel=0.3)  # somewhere from 20 to 50
