@@ -215,7 +215,7 @@ def test_an_address_that_is_taken_is_told_before_anything_is_decided(
 def test_a_what_if_keeps_the_target_and_the_history_of_the_settings(tmp_path: Path) -> None:
     run("trace", "generate", "--days", "5", "--out", "week.csv", cwd=tmp_path)
     found = {}
-    for target, days in ((0.05, 3), (0.000005, 3), (0.000005, 2)):
+    for target, days in ((0.05, 3), (0.001, 3), (0.001, 2)):
         path = whatif_settings(
             tmp_path / "settings.yaml",
             {},
@@ -227,8 +227,8 @@ def test_a_what_if_keeps_the_target_and_the_history_of_the_settings(tmp_path: Pa
         ended = run("simulate", *asked, "--warmup-days", "4", cwd=tmp_path)
         assert ended.returncode == 0, ended.stderr
         found[target, days] = json.loads(ended.stdout)["policies"][0]["pod_hours"]
-    assert found[0.05, 3] < 0.99 * found[0.000005, 3]
-    assert found[0.000005, 2] != found[0.000005, 3]
+    assert found[0.05, 3] < 0.99 * found[0.001, 3]
+    assert found[0.001, 2] != found[0.001, 3]
 
 
 @pytest.mark.parametrize("rate", ["0", ""])

@@ -120,7 +120,7 @@ def daily_by_hand(demand: Demand, origin: int, window: Window, reach: int) -> fl
     return max(rates[True]) or max(rates[False])
 
 
-@pytest.mark.parametrize("window", [ORDER, HOLD, Window("order", 20, 25)])
+@pytest.mark.parametrize("window", [ORDER, HOLD, Window("order", 1430, 1435)])
 @pytest.mark.parametrize("reach_days", [3, 28])
 def test_the_highest_around_this_time_of_past_days(window: Window, reach_days: int) -> None:
     """Over the end of summer time and a holiday, with gaps; only so far back as one may look."""
