@@ -161,3 +161,19 @@ def test_a_fleet_is_there_when_work_may_begin_and_on_no_weekend(
     if times > 1.0:
         assert order.floor_qps == order.spare_qps
         assert order.floor_reason == "the highest rate around this time of day"
+
+
+def test_who_has_watched_as_history_grew_looks_as_far_back() -> None:
+    """A day that the history was too short for when the model was fitted, busier than any since."""
+    history = office_hours(11, 0)
+    values = history.values.copy()
+    values[:DAY] *= 2
+    history = replace(history, values=values)
+    begun, known = history.steps(0, 10 * DAY - 60), history.steps(0, 10 * DAY + 10 * 60)
+    fitted = combined(Calendar()).fit(begun, begun.end, (ORDER, HOLD))
+    calibrated = replace(fitted, calibration=Calibration(1e-3, 2.0, daily=1.0, daily_seconds=600))
+    model = combined(Calendar())
+    model.predict(calibrated, begun, begun.end)
+    said = [each.predict(calibrated, known, known.end) for each in (model, combined(Calendar()))]
+    assert said[0] == said[1]
+    assert said[0].windows[0].spare_qps > 180_000
