@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 import yaml
+from pydantic import ValidationError
 from rich.table import Table
 
 from scaler.cli.output import (
@@ -20,7 +21,7 @@ from scaler.cli.output import (
     whole_file,
     write_json,
 )
-from scaler.settings_file import SettingsError
+from scaler.settings_file import SettingsError, explained
 from simulator.measured.benchmark import is_result, measured_runs
 from simulator.measured.fit import GOOD, FitError, StepFit, closed_loop, fitted
 from simulator.measured.histograms import is_range, measured_pods
@@ -216,7 +217,10 @@ def _rounded(value: float) -> float:
 
 
 def _profile(keys: dict[str, Any]) -> PodProfile:
-    return PodProfileSettings.model_validate(keys).profile(Path("calibrated"))
+    try:
+        return PodProfileSettings.model_validate(keys).profile(Path("calibrated"))
+    except ValidationError as error:
+        raise SettingsError(explained(Path("the pod that was measured"), error)) from error
 
 
 def _carried(profile: PodProfile, slo: float) -> float | None:

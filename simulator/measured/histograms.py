@@ -7,6 +7,7 @@ there are on average, its own (PASTA).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -80,9 +81,12 @@ def _series(path: Path, document: Any) -> Iterator[tuple[dict[str, str], Samples
         raise SettingsError(f"{path}: expected the JSON of a successful Prometheus range query")
     try:
         for each in data["result"]:
-            samples = {float(at): float(value) for at, value in each["values"]}
-            yield dict(each["metric"]), samples
-    except (KeyError, TypeError, ValueError) as error:
+            pairs = ((float(at), float(value)) for at, value in each["values"])
+            # A sample that is no number tells nothing, as one that is not there.
+            known = {at: value for at, value in pairs if math.isfinite(value)}
+            float(each["metric"].get("le", 0))
+            yield dict(each["metric"]), known
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SettingsError(
             f"{path}: expected series with a metric and values of time and number: {error!r}"
         ) from error

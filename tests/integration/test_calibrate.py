@@ -208,6 +208,14 @@ BAD: dict[str, tuple[str | bytes, str]] = {
         json.dumps([result(1, 9.0, 5.0, 1.0), result(64, 90.0, 5.0, 64.0)]),
         "with nothing in it",
     ),
+    "slow.json": (
+        json.dumps([result(1, 0.001, 5.0, 20_000.0), result(9, 0.002, 5.0, 40_000.0)]),
+        "t0Seconds: Input should be less than or equal to 10",
+    ),
+    "crowded.json": (
+        json.dumps([result(1, 9.0, 5.0, 2.0), result(100_000, 9_000.0, 5.0, 4.0)]),
+        "maxNumSeqs: Input should be less than 65536",
+    ),
     "negative.json": (json.dumps(result(8, -1.0, 5.0, 3.0)), "request_throughput: "),
     "missing.json": ('{"mean_tpot_ms": 3}', "completed: "),
     "one.json": (
@@ -219,6 +227,12 @@ BAD: dict[str, tuple[str | bytes, str]] = {
         '{"status": "success", "data": {"resultType": "matrix", "result": [{"metric": {}}]}}',
         "expected series with a metric and values",
     ),
+    "bucket.json": (
+        '{"status": "success", "data": {"resultType": "matrix", "result": '
+        '[{"metric": {"__name__": "vllm:request_prompt_tokens_bucket", "le": "x"}, "values": []}]}}',
+        "expected series with a metric and values",
+    ),
+    "numbers.json": ("[1, 2]", "is neither a result of vllm bench serve"),
     "nothing.json": (
         '{"status": "success", "data": {"resultType": "matrix", "result": []}}',
         "holds no two samples",
@@ -269,12 +283,13 @@ def exposed(prefix: str, first: int) -> Iterator[str]:
 
 
 def test_a_pod_that_began_anew_counts_from_nothing(tmp_path: Path) -> None:
-    """Its lengths are those of both lives, and the step between them is no measurement."""
+    """Its lengths are those of both lives, and the step between them is no measurement; nor is one
+    with a sample that is no number."""
     labels = {"pod": "a"}
-    counts = {
-        "inter_token_latency_seconds_sum": [0, 60, 600, 5, 65],
-        "inter_token_latency_seconds_count": [0, 10_000, 60_000, 900, 10_900],
-        "prompt_tokens_total": [0, 9_000, 60_000, 900, 9_900],
+    counts: dict[str, list[Any]] = {
+        "inter_token_latency_seconds_sum": [0, 60, 600, 5, 65, 125],
+        "inter_token_latency_seconds_count": [0, 10_000, 60_000, 900, 10_900, 20_900],
+        "prompt_tokens_total": [0, 9_000, 60_000, 900, 9_900, "NaN"],
         'request_prompt_tokens_bucket{le="50"}': [0, 300, 2_000, 30, 330],
         'request_prompt_tokens_bucket{le="+Inf"}': [0, 300, 2_000, 30, 330],
         'request_generation_tokens_bucket{le="10"}': [0, 100, 1_000, 10, 110],
