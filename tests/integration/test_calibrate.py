@@ -198,6 +198,12 @@ def test_the_lengths_of_detailed_runs_are_taken(tmp_path: Path) -> None:
     assert (lengths[0], float(np.median(lengths)), lengths[-1]) == (20.0, 50.0, 80.0)
 
 
+def answer_of(series: list[dict[str, Any]]) -> str:
+    """As Prometheus answers a range query."""
+    data = {"resultType": "matrix", "result": series}
+    return json.dumps({"status": "success", "data": data})
+
+
 BAD: dict[str, tuple[str | bytes, str]] = {
     "neither.json": ('{"a": 1}', "is neither a result of vllm bench serve"),
     "broken.json": ('{"a": ', "broken.json: is not JSON"),
@@ -224,17 +230,16 @@ BAD: dict[str, tuple[str | bytes, str]] = {
     ),
     "answer.json": ('{"status": "error", "data": null}', "successful Prometheus range query"),
     "samples.json": (
-        '{"status": "success", "data": {"resultType": "matrix", "result": [{"metric": {}}]}}',
+        answer_of([{"metric": {}}]),
         "expected series with a metric and values",
     ),
     "bucket.json": (
-        '{"status": "success", "data": {"resultType": "matrix", "result": '
-        '[{"metric": {"__name__": "vllm:request_prompt_tokens_bucket", "le": "x"}, "values": []}]}}',
+        answer_of([{"metric": {"le": "x"}, "values": []}]),
         "expected series with a metric and values",
     ),
     "numbers.json": ("[1, 2]", "is neither a result of vllm bench serve"),
     "nothing.json": (
-        '{"status": "success", "data": {"resultType": "matrix", "result": []}}',
+        answer_of([]),
         "holds no two samples",
     ),
 }
@@ -254,7 +259,7 @@ def test_what_cannot_be_used_is_told(tmp_path: Path, name: str) -> None:
 
 def test_files_that_do_not_go_together_are_told(tmp_path: Path) -> None:
     answer = tmp_path / "answer.json"
-    answer.write_text('{"status": "success", "data": {"resultType": "matrix", "result": []}}')
+    answer.write_text(answer_of([]))
     both = run("calibrate", "--from", str(answer), "--from", str(sweep(tmp_path)))
     assert (both.returncode, "got both" in both.stderr) == (2, True)
     (tmp_path / "none").mkdir()
@@ -302,8 +307,7 @@ def test_a_pod_that_began_anew_counts_from_nothing(tmp_path: Path) -> None:
         metric = {"__name__": f"vllm:{name}", **labels, **({"le": bound[:-2]} if bound else {})}
         pairs = [[60 * number, str(value)] for number, value in enumerate(values)]
         series.append({"metric": metric, "values": pairs})
-    data = {"resultType": "matrix", "result": series}
-    found = measured_pods([(tmp_path / "answer.json", {"status": "success", "data": data})])
+    found = measured_pods([(tmp_path / "answer.json", json.loads(answer_of(series)))])
     steps = [each.step_seconds for each in found.measurements]
     assert steps == pytest.approx([0.006, 0.0108, 0.006])
     short = np.mean(np.array(found.output_tokens) <= 10.0)
