@@ -159,7 +159,8 @@ def _mean(logs, first, last):  # type: ignore[no-untyped-def]
 
 
 @as_python
-def _peak(logs, first, last):  # type: ignore[no-untyped-def]
+def peak(logs, first, last):  # type: ignore[no-untyped-def]
+    """The highest of the steps first .. last - 1; NaN where none is known."""
     high = np.nan
     for i in range(max(first, 0), min(last, len(logs))):
         if not logs[i] <= high and logs[i] == logs[i]:
@@ -225,8 +226,8 @@ def features_from(  # type: ignore[no-untyped-def]
             out[column] = _mean(logs, origin - (lag + 1) * unit, origin - lag * unit) - present
             column += 1
         out[column] = (logs[origin - 1] if origin > 0 else np.nan) - present
-        out[column + 1] = _peak(logs, origin - short, origin) - present
-        out[column + 2] = _peak(logs, origin - hour, origin) - present
+        out[column + 1] = peak(logs, origin - short, origin) - present
+        out[column + 2] = peak(logs, origin - hour, origin) - present
         out[column + 3] = _mean(logs, origin - hour, origin) - present
         out[column + 4] = np.log(_volatility(logs, origin, hour, decay) + VOLATILITY_FLOOR)
         out[column + 5] = present
@@ -280,7 +281,7 @@ def _growth(logs, local, origin, days, first, last, unit, step_seconds):  # type
     then = same_clock(local, origin, days, step_seconds)
     if then <= 0 or then + last > origin:
         return np.nan
-    return _peak(logs, then + max(first, -unit), then + last) - _level(logs, then, unit)
+    return peak(logs, then + max(first, -unit), then + last) - _level(logs, then, unit)
 
 
 @as_python

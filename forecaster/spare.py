@@ -14,7 +14,7 @@ import numpy as np
 
 from forecaster.compiled import as_python
 from forecaster.demand import Demand, Ints, trailing_peaks
-from forecaster.features import same_clock
+from forecaster.features import peak, same_clock
 from forecaster.forecast import DAILY_DAYS, HOURLY_SECONDS, Spare, Window
 from forecaster.history import Floats
 
@@ -147,20 +147,12 @@ def _daily_peaks(known, origins, step_seconds, farthest, first, last):  # type: 
             then = same_clock(local, origin, days, step_seconds)
             if then <= 0:
                 break
-            peak = _highest(logs, then + first, min(then + last, origin))
+            highest = peak(logs, then + first, min(then + last, origin))
+            if not np.isfinite(highest):
+                continue
             if day_type[then - 1] == day_type[origin - 1]:
-                same = max(same, peak)
+                same = max(same, highest)
             else:
-                other = max(other, peak)
+                other = max(other, highest)
         peaks[row] = same if same > -np.inf else other
     return peaks
-
-
-@as_python
-def _highest(logs, first, end):  # type: ignore[no-untyped-def]
-    """Minus infinity where nothing is known."""
-    highest = -np.inf
-    for step in range(max(first, 0), end):
-        if np.isfinite(logs[step]):
-            highest = max(highest, logs[step])
-    return highest

@@ -108,7 +108,6 @@ class Track:
         first_second = round(history.start.timestamp())
         self._local, self._day_type = _days(self._calendar, first_second, step, capacity)
         self._count = count
-        self._reach = count
         self._newest = history.values[-COMPARED_STEPS:]
         columns = len(self._windows) + 1
         fit_end = int((self._fitted.history_end - history.start).total_seconds()) // step
@@ -160,7 +159,6 @@ class Track:
         """From the end of the history on; raises ForecastError where the newest minutes are not
         known."""
         self._take(history)
-        self._reach = len(history)
         words = self._advance()  # the last of which is of now
         if not math.isfinite(words.level[-1]):
             raise ForecastError("the newest minutes of the history are not known")
@@ -204,6 +202,7 @@ class Track:
     def _take(self, history: TrafficHistory) -> None:
         ahead = round((history.start - self._start).total_seconds()) // history.step_seconds
         ends = ahead + len(history)
+        self._reach = len(history)
         if ends > self._count:
             newer = history.values[self._count - ahead :]
             self._newest = history.values[-COMPARED_STEPS:]

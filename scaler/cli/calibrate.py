@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ class Found:
     @property
     def most_measured(self) -> int:
         """Sequences; nothing is known of what lies beyond."""
-        return max(1, round(max(each.in_flight or each.decoding for each in self.loads)))
+        return math.ceil(max(each.decoding for each in self.loads))
 
     @property
     def loads(self) -> tuple[Measurement, ...]:

@@ -138,11 +138,11 @@ def _lengths(detailed: Sequence[Counts | None], means: Sequence[float]) -> tuple
 def _batch(results: Sequence[Result]) -> int | None:
     """What ran at once in the two runs with the most in flight, where the one kept more in flight
     than the other and no more of them ran."""
-    closed = [each for each in results if each.kept_in_flight is not None]
-    closed.sort(key=lambda each: each.max_concurrency or 0)
+    closed = sorted(
+        (each.kept_in_flight, each.in_batch) for each in results if each.kept_in_flight is not None
+    )
     if len(closed) < 2:
         return None
-    fewer, more = closed[-2:]
-    queued = (more.max_concurrency or 0) >= QUEUED * (fewer.max_concurrency or 0)
-    as_many = abs(more.in_batch / fewer.in_batch - 1) <= AS_MANY
-    return round(max(more.in_batch, fewer.in_batch)) if queued and as_many else None
+    (fewer, one), (more, other) = closed[-2:]
+    queued = more >= QUEUED * fewer and abs(other / one - 1) <= AS_MANY
+    return round(max(one, other)) if queued else None

@@ -107,7 +107,8 @@ def _take(
         return
     for older in STEP[1:]:
         name = name.replace(older, STEP[0])
-    pods.setdefault(tuple(sorted(labels.items())), {})[name] = samples
+    pod = pods.setdefault(tuple(sorted(labels.items())), {})
+    pod.setdefault(name, {}).update(samples)
 
 
 def _increase(samples: Samples) -> float:
@@ -143,7 +144,8 @@ def _measurements(pod: Series) -> Iterator[Measurement]:
 
 
 def _grown(counter: Samples, before: float, now: float) -> float:
-    return counter.get(now, 0.0) - counter.get(before, 0.0)
+    """NaN where it is not known at both."""
+    return counter.get(now, math.nan) - counter.get(before, math.nan)
 
 
 def _lengths(where: str, name: str, histogram: dict[float, float]) -> tuple[float, ...]:

@@ -20,7 +20,6 @@ from forecaster.forecast import (
     Calibration,
     FittedModel,
     Forecast,
-    Spare,
     Window,
 )
 from forecaster.history import Floats, TrafficHistory
@@ -28,8 +27,6 @@ from forecaster.spare import Recent, highest_of
 from simulator.sweep import loop
 from simulator.sweep.plan import SLICE_SECONDS, Plan, Rows, SweepRun, slices
 
-MARGINS = (-2.0, -1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 14.0,
-           20.0, 30.0, 50.0, 100.0)  # fmt: skip
 BURST_DAYS = (1, 3)
 BURST_FACTORS = (0.5, 0.7, 0.8, 0.9, 1.0, 1.05, 1.1, 1.15, 1.2, 1.35, 1.5)
 HEADROOMS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0)
@@ -45,14 +42,22 @@ LEARNING_DAYS, LEARNING_SHARE = 5, 3
 working days are not known in them yet, as they are on the day that the margin is for."""
 PRIOR_DAYS = 7.0
 """Days' worth of requests that the prior counts for."""
-PRIOR_LOG10 = (-0.7, -1.1, -1.5, -1.8, -2.1, -2.4, -2.7, -2.9, -3.1, -3.25, -3.4, -3.6, -3.8,
-               -4.1, -4.3, -4.6, -4.9, -5.2, -5.5, -6.0)  # fmt: skip
+PRIORS_LOG10 = {
+    -2.0: -0.7, -1.0: -1.1, 0.0: -1.5, 0.5: -1.8, 1.0: -2.1, 1.5: -2.4, 2.0: -2.7, 2.5: -2.9,
+    3.0: -3.1, 3.5: -3.25, 4.0: -3.4, 5.0: -3.6, 6.0: -3.8, 8.0: -4.1, 10.0: -4.3, 14.0: -4.6,
+    20.0: -4.9, 30.0: -5.2, 50.0: -5.5, 100.0: -6.0,
+}  # fmt: skip
+"""Share of requests that is lost to what no history held, by margin."""
+MARGINS = tuple(PRIORS_LOG10)
 BURST_PRIOR_LOG10 = (-1.0, -2.0, -2.4, -2.8, -3.2, -3.4, -3.6, -3.8, -4.0, -4.4, -4.8)
 HEADROOM_JUMP_PRIOR, MARGIN_JUMP_PRIOR = 10**-3.6, 10**-3.9
 """Share of requests lost to jumps that no history held, where nothing is ready for them; it falls
 with the sixth power of the factor that is, since few traces jump far. With headroom it is all that
-is lost; of wide margins it is what they lost on measured traces, in the mean."""
+is lost; of margins it is what the five measured traces lost in the mean at a target of 5e-5, when
+only their width counted."""
 
+NO_TARGET = 0.0
+"""Of a choice that nobody has made yet."""
 PRIOR_LEAD_SECONDS = 195.0
 """The lead time that the priors were found with. Where replicas take longer to come, what nobody
 foresaw grows for longer and is borne for longer: priors rise with its square, but for fleets that
@@ -65,82 +70,56 @@ class Candidate:
     or for jumps that come by the hour, or for what past days saw around this time of day, or with
     none of them; or a fleet for a share of the highest rate of the last days."""
 
-    margin: float
+    choice: Calibration
     prior: float
-    steady: bool = False
-    burst_factor: float = 0.0
-    burst_days: int = 0
-    headroom: float = 0.0
-    hourly: float = 0.0
-    daily: float = 0.0
-    daily_seconds: int = 0
-
-    def chosen(self, target: float, estimate: float, requests: float, kept: bool) -> Calibration:
-        return Calibration(
-            target_bad_ratio=target,
-            margin=self.margin,
-            steady=self.steady,
-            burst_factor=self.burst_factor,
-            burst_days=self.burst_days,
-            headroom=self.headroom,
-            hourly=self.hourly,
-            daily=self.daily,
-            daily_seconds=self.daily_seconds,
-            expected_bad_ratio=estimate,
-            requests=requests,
-            kept=kept,
-        )
-
-    @property
-    def spare(self) -> Spare:
-        return self.chosen(0.0, 0.0, 0.0, kept=True).spare
 
     def prior_at(self, exposure: float, severity: float) -> float:
         """What no history held: what its margin leaves out, and jumps beyond what it had ready.
         Headroom is kept for both; no margin promises more than what it had ready holds."""
-        if self.burst_factor:
+        if self.choice.burst_factor:
             return self.prior
-        if self.headroom:
+        if self.choice.headroom:
             return severity * min(self.prior, HEADROOM_JUMP_PRIOR * exposure)
         unforeseen = max(self.prior, MARGIN_JUMP_PRIOR * exposure)
-        return unforeseen * (1.0 if self.hourly else severity)
+        return unforeseen * (1.0 if self.choice.hourly else severity)
 
 
-def prior_of(margin: float) -> float:
-    return float(10 ** PRIOR_LOG10[MARGINS.index(margin)])
+def by_margin(choice: Calibration) -> Candidate:
+    return Candidate(choice, 10 ** PRIORS_LOG10[choice.margin])
 
 
 CANDIDATES = (
     *(
-        Candidate(margin, 10**prior, steady=steady)
+        by_margin(Calibration(NO_TARGET, margin, steady=steady))
         for steady in (False, True)
-        for margin, prior in zip(MARGINS, PRIOR_LOG10, strict=True)
+        for margin in MARGINS
         if not steady or 2.0 <= margin <= LARGEST_STEADY_MARGIN
     ),
     *(
-        Candidate(0.0, 10**prior, burst_factor=factor, burst_days=days)
+        Candidate(Calibration(NO_TARGET, 0.0, burst_factor=factor, burst_days=days), 10**prior)
         for days in BURST_DAYS
         for factor, prior in zip(BURST_FACTORS, BURST_PRIOR_LOG10, strict=True)
     ),
     *(
-        Candidate(margin, prior_of(margin), headroom=headroom)
+        by_margin(Calibration(NO_TARGET, margin, headroom=headroom))
         for margin in HEADROOM_MARGINS
         for headroom in HEADROOMS
     ),
     *(
-        Candidate(margin, prior_of(margin), hourly=factor)
+        by_margin(Calibration(NO_TARGET, margin, hourly=factor))
         for margin in HOURLY_MARGINS
         for factor in HOURLY_FACTORS
     ),
     *(
-        Candidate(margin, prior_of(margin), daily=factor, daily_seconds=seconds)
+        by_margin(Calibration(NO_TARGET, margin, daily=factor, daily_seconds=seconds))
         for margin in DAILY_MARGINS
         for factor in DAILY_FACTORS
         for seconds in DAILY_SECONDS
     ),
 )
 NOBODY = np.zeros(len(CANDIDATES), dtype=np.bool_)
-SPARE_SECONDS = tuple(sorted({each.spare.seconds for each in CANDIDATES if not each.daily}))
+SPARES = tuple(each.choice.spare for each in CANDIDATES)
+SPARE_SECONDS = tuple(sorted({spare.seconds for spare in SPARES if not spare.daily}))
 
 
 def calibrate(rehearsal: Rehearsal, plan: Plan, target: float) -> Calibration:
@@ -233,7 +212,13 @@ def choose(tried: Tried, target: float) -> Calibration:
     kept = bool(estimate.min() <= target)
     good = estimate <= (target if kept else estimate.min() + target)
     best = int(np.argmin(np.where(good, tried.pod_seconds, np.inf)))
-    return CANDIDATES[best].chosen(target, float(estimate[best]), tried.requests, kept)
+    return replace(
+        CANDIDATES[best].choice,
+        target_bad_ratio=target,
+        expected_bad_ratio=float(estimate[best]),
+        requests=tried.requests,
+        kept=kept,
+    )
 
 
 def rehearsed(rehearsal: Rehearsal, plan: Plan) -> Tried:
@@ -279,24 +264,24 @@ class Replay:
         """What these candidates come to."""
         pod_seconds = np.full(len(CANDIDATES), np.inf)
         bad, exposure = np.zeros((2, len(CANDIDATES)))
-        run = self.run
+        run, rates = self.run, self.run.rates
         specs = np.zeros(run.ticks)
         for number in np.flatnonzero(which):
-            tally = self._play(CANDIDATES[number], specs)
+            tally = self._play(CANDIDATES[number].choice, specs)
             pod_seconds[number], bad[number] = tally[loop.POD_SECONDS], tally[loop.BAD]
-            exposure[number] = exposure_of(specs * run.plan.qps_per_replica, run.rates)
+            exposure[number] = exposure_of(specs * run.plan.qps_per_replica, rates)
         a_day = run.requests / (run.ticks * run.plan.tick_seconds) * 86_400
         severity = severity_of(run.plan)
         return Tried(pod_seconds, bad, exposure, run.requests, a_day, self.scales, severity)
 
-    def _play(self, candidate: Candidate, specs: Floats) -> Floats:
+    def _play(self, choice: Calibration, specs: Floats) -> Floats:
         """Fills in the replicas of each decision."""
         order, hold, trusted = self.rows
-        if candidate.steady:
+        if choice.steady:
             order, hold = with_scale(order, self.scales[0]), with_scale(hold, self.scales[1])
-        order, hold = self.recent.spared(order, hold, candidate.spare, candidate.margin)
+        order, hold = self.recent.spared(order, hold, choice.spare, choice.margin)
         rows = order, hold, trusted
-        return self.run.play(loop.PREDICTIVE, candidate.margin, rows=rows, specs=specs)
+        return self.run.play(loop.PREDICTIVE, choice.margin, rows=rows, specs=specs)
 
 
 def _rows(rehearsal: Rehearsal, at: Ints) -> Rows:

@@ -331,14 +331,13 @@ def led_in(play: Callable[[int, int], Floats], first: int, last: int, lead: int)
 def _together(days: Sequence[tuple[int, int, float, Floats]], knobs: int) -> Tried:
     """What each knob came to on some days: their first and last second, requests and tallies.
     Without a day there is nothing but the prior."""
+    nothing = np.zeros(knobs)
     if not days:
-        nothing = np.zeros(knobs)
         return Tried(nothing, nothing, nothing, 0.0, 1.0)
     tallies = np.sum([day[3] for day in days], axis=0)
     requests = sum(day[2] for day in days)
     seconds = sum(day[1] - day[0] for day in days)
     a_day = requests / seconds * DAY_SECONDS
-    nothing = np.zeros(knobs)
     return Tried(tallies[:, loop.POD_SECONDS], tallies[:, loop.BAD], nothing, requests, a_day)
 
 

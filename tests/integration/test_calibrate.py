@@ -150,7 +150,7 @@ def test_an_objective_that_nothing_keeps_is_the_answer_no(tmp_path: Path) -> Non
     assert "No load keeps P99 within 0.05 s" in done.stdout
 
 
-def test_a_closed_loop_is_the_models(tmp_path: Path) -> None:
+def test_a_closed_loop_is_the_models() -> None:
     """With room in the batch, and with half of what is in flight waiting for a place in it."""
     profile = PROFILES["h100-1200"]
     for in_flight in (1, 64, 512):
@@ -173,9 +173,8 @@ def test_open_loops_lists_lines_and_packed_files_are_read(tmp_path: Path) -> Non
     ways = {
         "list.json": json.dumps([light, heavy]),
         "lines.json": json.dumps(light) + "\n" + json.dumps(heavy) + "\n",
-        "infinite.json": json.dumps([light, heavy]).replace('"vllm"', "Infinity"),
     }
-    for name, text in list(ways.items()):
+    for name, text in ways.items():
         (tmp_path / name).write_text(text)
         with gzip.open(tmp_path / f"{name}.gz", "wt") as file:
             file.write(text)
@@ -184,6 +183,35 @@ def test_open_loops_lists_lines_and_packed_files_are_read(tmp_path: Path) -> Non
     decoding = [[each.decoding for each in loads] for loads in found]
     assert decoding == [pytest.approx([5 * 49 * 0.002, 300 * 49 * 0.004])] * len(found)
     assert all(each.in_flight is None for loads in found for each in loads)
+
+
+@pytest.mark.parametrize("rate", ['"inf"', "Infinity", "null"])
+def test_a_closed_loop_is_one_however_its_rate_is_written(tmp_path: Path, rate: str) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(result(8, 90.0, 5.0, 3.0)).replace('"inf"', rate))
+    (load,) = measured_runs((path, each) for each in documents(path)).measurements
+    assert load.in_flight == 8.0
+    assert load.decoding == pytest.approx(8 * 49 * 3.0 / (5.0 + 49 * 3.0))
+
+
+def test_more_in_flight_than_one_run_needed_is_no_batch(tmp_path: Path) -> None:
+    """A single run that had to wait: what ran in it is known, and not what waited."""
+    runs = [as_modelled(in_flight, PROFILES["h100-1200"]) for in_flight in (1, 64, 4096)]
+    done = run("calibrate", "--from", str(written(tmp_path / "one", *runs)), "--json", "-")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["fit"]["batch_seen_full"] is None
+    assert found["profile"]["maxNumSeqs"] == pytest.approx(512 * 49 / 50, abs=2)
+
+
+def test_steps_that_are_not_as_the_model_has_them_are_doubted(tmp_path: Path) -> None:
+    """By the square of what is in flight."""
+    runs = [result(each, 9.0 * each, 5.0, 5.0 + each * each / 20) for each in (1, 8, 20, 40, 64)]
+    folder = str(written(tmp_path / "curve", *runs))
+    done = run("calibrate", "--from", folder)
+    assert "steps of these pods are not as the model has them" in done.stdout.replace("\n", " ")
+    done = run("calibrate", "--from", folder, "--json", "-")
+    assert json.loads(done.stdout)["fit"]["good"] is False
 
 
 def test_the_lengths_of_detailed_runs_are_taken(tmp_path: Path) -> None:
@@ -287,6 +315,17 @@ def exposed(prefix: str, first: int) -> Iterator[str]:
     yield "# EOF\n"
 
 
+def halves(path: Path, middle: float) -> None:
+    """The same answer as two, of before and after."""
+    answer = json.loads(path.read_text())
+    for name, late in (("early", False), ("late", True)):
+        series = [
+            {**each, "values": [pair for pair in each["values"] if (pair[0] >= middle) is late]}
+            for each in answer["data"]["result"]
+        ]
+        (path.parent / f"{name}.json").write_text(answer_of(series))
+
+
 def test_a_pod_that_began_anew_counts_from_nothing(tmp_path: Path) -> None:
     """Its lengths are those of both lives, and the step between them is no measurement; nor is one
     with a sample that is no number."""
@@ -295,6 +334,8 @@ def test_a_pod_that_began_anew_counts_from_nothing(tmp_path: Path) -> None:
         "inter_token_latency_seconds_sum": [0, 60, 600, 5, 65, 125],
         "inter_token_latency_seconds_count": [0, 10_000, 60_000, 900, 10_900, 20_900],
         "prompt_tokens_total": [0, 9_000, 60_000, 900, 9_900, "NaN"],
+        "time_to_first_token_seconds_sum": ["NaN", 3.0, 63.0, 1.0, 7.0, 13.0],
+        "time_to_first_token_seconds_count": ["NaN", 300, 2_300, 30, 330, 630],
         'request_prompt_tokens_bucket{le="50"}': [0, 300, 2_000, 30, 330],
         'request_prompt_tokens_bucket{le="+Inf"}': [0, 300, 2_000, 30, 330],
         'request_generation_tokens_bucket{le="10"}': [0, 100, 1_000, 10, 110],
@@ -310,6 +351,8 @@ def test_a_pod_that_began_anew_counts_from_nothing(tmp_path: Path) -> None:
     found = measured_pods([(tmp_path / "answer.json", json.loads(answer_of(series)))])
     steps = [each.step_seconds for each in found.measurements]
     assert steps == pytest.approx([0.006, 0.0108, 0.006])
+    waited = [each.first_token_seconds for each in found.measurements]
+    assert waited == [None, pytest.approx(0.03), pytest.approx(0.02)]
     short = np.mean(np.array(found.output_tokens) <= 10.0)
     assert short == pytest.approx(1_110 / 2_330, abs=0.01)
 
@@ -330,8 +373,10 @@ def test_what_a_real_prometheus_saw_of_pods_gives_them_back(tmp_path: Path, pref
             f"{url}/api/v1/query_range?{urllib.parse.urlencode(query)}", timeout=30
         ) as answer:
             (tmp_path / "seen.json").write_bytes(answer.read())
-    out = tmp_path / "pod.yaml"
-    done = run("calibrate", "--from", str(tmp_path / "seen.json"), "--slo", "2", "--out", str(out))
+    halves(tmp_path / "seen.json", first + 720)
+    out, slo = tmp_path / "pod.yaml", ("--slo", "2")
+    sources = [("--from", str(tmp_path / f"{half}.json")) for half in ("early", "late")]
+    done = run("calibrate", *(part for each in sources for part in each), *slo, "--out", str(out))
     assert done.returncode == 0, done.stderr
     found = load_pod_profile(out)
     each = T1 * 59 / 60 + TP * PROMPT / 60

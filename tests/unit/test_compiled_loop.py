@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
@@ -366,7 +367,7 @@ def test_a_margin_is_not_found_by_forecasts_that_nobody_goes_by() -> None:
     """Where no model is trusted the policy goes by the present rate, so the replay does."""
     _, trusted = rehearsal()
     plan = plan_of(rough(), fixed(4.0, 60), 15.0)
-    margins = [candidate.margin for candidate in CANDIDATES]
+    margins = [candidate.choice.margin for candidate in CANDIDATES]
     wide = margins.index(20.0)
     foreseen = rehearsed(trusted, plan)
     present = rehearsed(replace(trusted, trusted=False), plan)
@@ -394,24 +395,27 @@ def last_day(traffic: TrafficHistory) -> Scenario:
     return replace(rough(), traffic=traffic, starts_at=starts_at, until=traffic.end, fleet=found)
 
 
+@cache
 def jobs() -> Scenario:
     """Eight days of jobs that are started by the clock in some half hours, and a day to score."""
     return last_day(jobs_by_the_hour(9))
 
 
+@cache
 def office() -> Scenario:
     """Eleven days of office hours that begin and end unevenly, and a Friday to score."""
     return last_day(office_hours(12, 20))
 
 
 @pytest.mark.parametrize(
-    ("scenario", "kind", "saved"), [(jobs(), "hourly", 0.15), (office(), "daily", 0.4)]
+    ("made", "kind", "saved"), [(jobs, "hourly", 0.15), (office, "daily", 0.4)]
 )
 def test_what_comes_by_the_clock_is_kept_ready_for_only_then(
-    scenario: Scenario, kind: str, saved: float
+    made: Callable[[], Scenario], kind: str, saved: float
 ) -> None:
     """Nobody knows in which half hour, or by how many minutes early: all the day without, for some
     minutes of each half hour or of the morning with it."""
+    scenario = made()
     workload = fixed(4.0, 60)
     plan = plan_of(scenario, workload, 15.0)
     world = World.of(scenario, 60)
@@ -420,7 +424,7 @@ def test_what_comes_by_the_clock_is_kept_ready_for_only_then(
     chosen = choose(morning, 1e-3)
     assert chosen.kept
     assert getattr(chosen, kind) > 0
-    by_clock = np.array([getattr(candidate, kind) > 0 for candidate in CANDIDATES])
+    by_clock = np.array([getattr(candidate.choice, kind) > 0 for candidate in CANDIDATES])
     barred = replace(morning, bad=np.where(by_clock, np.inf, morning.bad))
     tallies = []
     for tried in (morning, barred):
@@ -431,9 +435,12 @@ def test_what_comes_by_the_clock_is_kept_ready_for_only_then(
     assert only_then[loop.BAD] < 1e-3 * world.run(plan).requests
 
 
-@pytest.mark.parametrize("scenario", [jobs(), office()])
-def test_a_day_at_a_target_costs_what_it_costs_in_the_full_loop(scenario: Scenario) -> None:
+@pytest.mark.parametrize("made", [jobs, office])
+def test_a_day_at_a_target_costs_what_it_costs_in_the_full_loop(
+    made: Callable[[], Scenario],
+) -> None:
     """With the margin calibrated in the morning, and what is spared for what comes by the clock."""
+    scenario = made()
     calibrated = fixed(4.0, 60)
     policy = calibrated.policy.model_copy(update={"parameters": {}, "target_bad_ratio": 1e-3})
     workload = calibrated.model_copy(update={"policy": policy})
