@@ -65,7 +65,7 @@ def measured_pods(found: Iterable[tuple[Path, Any]]) -> Measured:
     if not measurements:
         raise SettingsError(
             f"{where}: holds no two samples of {STEP[0]}_sum and _count of one pod, {PROMPTS} "
-            f"beside them, with {LEAST_TOKENS:,} tokens between. Query {QUERY}"
+            f"beside them, with {LEAST_TOKENS:,} tokens between and nothing waiting. Query {QUERY}"
         )
     return Measured(
         measurements,
@@ -124,8 +124,11 @@ def _measurements(pod: Series) -> Iterator[Measurement]:
         return
     spent, tokens, prompts = (samples or {} for samples in needed)
     first_spent, firsts = pod.get(f"{FIRST}_sum", {}), pod.get(f"{FIRST}_count", {})
+    waiting = pod.get(WAITING, {})
     times = sorted(spent.keys() & tokens.keys() & prompts.keys())
     for before, now in pairwise(times):
+        if waiting.get(before, 0.0) or waiting.get(now, 0.0):
+            continue  # a full batch is no chance that a token finds itself in
         grown = tokens[now] - tokens[before]
         seconds = spent[now] - spent[before]
         entered = prompts[now] - prompts[before]

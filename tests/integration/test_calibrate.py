@@ -381,7 +381,7 @@ def test_what_a_real_prometheus_saw_of_pods_gives_them_back(tmp_path: Path, pref
     found = load_pod_profile(out)
     each = T1 * 59 / 60 + TP * PROMPT / 60
     assert found.t0_seconds == pytest.approx(T0, rel=0.005)
-    assert found.slope_seconds == pytest.approx(each, rel=0.01)
+    assert found.slope_seconds == pytest.approx(each, rel=0.005)
     assert found.max_num_seqs == pytest.approx(BATCH, abs=4)
     assert found.output_tokens == pytest.approx(60, rel=0.1)
     assert found.input_tokens == pytest.approx(PROMPT, rel=0.3)  # somewhere from 20 to 50
