@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from itertools import groupby, pairwise, takewhile
-from operator import attrgetter
+from itertools import takewhile
 
 import numpy as np
 
@@ -31,13 +30,13 @@ from policies.context import (
     Problem,
     ProblemKind,
     ProblemSource,
-    ReplicaChange,
     ScalingContext,
 )
 from policies.decision import MAY_HAVE_WRITTEN, Decision, Outcome, OutcomeKind
 from policies.engine import decide
 from policies.guardrails import paused
 from policies.registry import POLICIES
+from scaler.memory import Memory
 from scaler.ports import (
     DecisionStore,
     MetricsError,
@@ -135,6 +134,7 @@ class ControlLoop:
         self._forecaster = forecaster
         self._forecasts = POLICIES[settings.policy.policy].forecasts
         self._look_back = timedelta(seconds=_look_back_seconds(settings.policy))
+        self._past = Memory()
         self._memory_span = max(self._look_back, timedelta(seconds=settings.policy.memory_seconds))
         self._history = GrowingHistory(settings.history_steps)
         self._whole_read = False
@@ -259,7 +259,7 @@ class ControlLoop:
             observation=observation.value,
             forecast=forecast,
             recent=_since(now - self._look_back, recent),
-            changes=_changes(recent, replicas.spec, now),
+            changes=self._past.changes(replicas.spec, now),
             problems=(
                 *observation.problems,
                 *doubts,
@@ -423,13 +423,17 @@ class ControlLoop:
             epoch = self._ports.store.last_epoch(self.settings.workload)
         except StoreError as error:
             self._log_lost = True  # It is not waited for once more in this tick.
+            self._past.follow(())
             problem = Problem(ProblemSource.LOG, ProblemKind.LOG_UNAVAILABLE, str(error))
             return (), 0, (problem,)
-        newest = max(map(attrgetter("at"), recent), default=now)
-        if newest <= now:
+        self._past.follow(recent)
+        newest = self._past.newest
+        if newest is None or newest <= now:
             return recent, epoch, ()
         # No window reaches forward: counted in, these would bar growth until their time has come.
-        return [past for past in recent if past.at <= now], epoch, _set_back(newest, now)
+        passed = [past for past in recent if past.at <= now]
+        self._past.follow(passed)
+        return passed, epoch, _set_back(newest, now)
 
     def _override(self, now: datetime) -> Override | None:
         """What a person decided; without the log, what was last known of it."""
@@ -517,18 +521,6 @@ def _look_back_seconds(policy: PolicySettings) -> float:
 def _since(oldest: datetime, recent: Sequence[PastDecision]) -> tuple[PastDecision, ...]:
     """The newest decisions, as far back as after `oldest`; most of them lie before it."""
     return tuple(takewhile(lambda past: past.at > oldest, reversed(recent)))[::-1]
-
-
-def _changes(
-    recent: Sequence[PastDecision], current: int, now: datetime
-) -> tuple[ReplicaChange, ...]:
-    """When the number asked for changed, whoever changed it."""
-    # Most decisions find what the one before found, and a tick looks at hundreds of them.
-    firsts = [next(run) for _, run in groupby(recent, attrgetter("current"))]
-    found = [*((past.at, past.current) for past in firsts), (now, current)]
-    return tuple(
-        ReplicaChange(at, before, to) for (_, before), (at, to) in pairwise(found) if to != before
-    )
 
 
 def _floor(at: datetime, step_seconds: int) -> datetime:

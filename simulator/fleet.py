@@ -253,7 +253,9 @@ class SimulatedFleet:
 
     def _first_to_go(self) -> Pod:
         """As a ReplicaSet chooses: pods that are not ready first, then the youngest."""
-        return max(self._pods, key=lambda pod: (pod.engine_pod is None, pod.created, pod.number))
+        if self._serving == len(self._pods):
+            return self._pods[-1]
+        return next(pod for pod in reversed(self._pods) if pod.engine_pod is None)
 
     def _delete(self, pod: Pod) -> None:
         pod.deleted = True

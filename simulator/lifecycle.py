@@ -6,7 +6,9 @@ Knows distributions and profiles; knows no clock and no requests.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -57,10 +59,18 @@ class ColdStart:
     def quantile(self, level: float) -> float:
         """Of a cold start that comes to its end, from 20,000 draws: on a node that is there where
         one always is, else on one that must come first."""
-        rng = np.random.Generator(np.random.Philox(key=7))
-        coming, node_is_warm = replace(self, node_missing_ratio=0.0), self.warm_nodes is None
-        drawn = [coming.draw(rng, node_is_warm) for _ in range(20_000)]
-        return float(np.quantile(drawn, level))
+        return float(np.quantile(_drawn(self), level))
+
+
+@lru_cache(maxsize=4)
+def _drawn(cold_start: ColdStart) -> Sequence[float]:
+    """Drawn once for all that is asked of them: a sweep asks hundreds of times."""
+    rng = np.random.Generator(np.random.Philox(key=7))
+    coming, node_is_warm = (
+        replace(cold_start, node_missing_ratio=0.0),
+        cold_start.warm_nodes is None,
+    )
+    return [coming.draw(rng, node_is_warm) for _ in range(20_000)]
 
 
 @dataclass(frozen=True, slots=True)
