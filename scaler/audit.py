@@ -73,6 +73,15 @@ reach over several minutes, so that neighbours say the same."""
 
 
 @dataclass(frozen=True, slots=True)
+class Helper:
+    """A process that shares the work on a single period; `afterwards` is what it does once its
+    share of the audit is done, for whoever shows it."""
+
+    pool: Executor
+    afterwards: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Period:
     """What is audited: a workload over [since, until), against an objective and at a price. A
     brief audit compares it with the optimum alone, which takes a tenth of the time."""
@@ -93,7 +102,7 @@ def audits(
     engine: Engine,
     periods: Sequence[Period],
     workers: int | None = None,
-    helper: Executor | None = None,
+    helper: Helper | None = None,
 ) -> Iterator[AuditReport | None]:
     """Each period's audit in turn, None where the log has no decision in it; many are computed
     side by side, a single one with the helper. Raises StoreError."""
@@ -124,7 +133,7 @@ def _elsewhere(url: str, period: Period) -> AuditReport | None:
     return replace(report, minutes=replace(report.minutes, contexts=()))
 
 
-def _or_none(engine: Engine, period: Period, helper: Executor | None = None) -> AuditReport | None:
+def _or_none(engine: Engine, period: Period, helper: Helper | None = None) -> AuditReport | None:
     try:
         return audit(engine, period, helper=helper)
     except NoDecisionError:
@@ -144,7 +153,7 @@ def audit(
     engine: Engine,
     period: Period,
     measured: Measured | None = None,
-    helper: Executor | None = None,
+    helper: Helper | None = None,
 ) -> AuditReport:
     """The whole audit of a period, with the capacity that decisions were made with; a helper works
     out a part of the comparison.
@@ -160,28 +169,31 @@ def audit(
     if period.brief and _sized(minutes):
         found = replace(found, clairvoyant_pod_hours=optimum_pod_hours(minutes))
     elif _sized(minutes):
-        shown = measured or _computed(minutes, period, objective, events, helper)
+        runs = () if measured else _begun(minutes, period, helper)
         again = _again(engine, minutes)
-        shown = shown if isinstance(shown, Measured) else shown()
+        for run in runs[::2]:  # The others are the helper's, who is not waited for yet.
+            run()
+        coverage = () if coming is None else _coverage(engine, minutes, coming())
+        shown = measured or _computed(minutes, period, objective, events, runs)
         found = replace(
             found,
             runs=shown.runs,
             clairvoyant_pod_hours=shown.clairvoyant_pod_hours,
             reproduction=again,
-            coverage=() if coming is None else _coverage(engine, minutes, coming()),
+            coverage=coverage,
         )
     if coming is not None:
         found = replace(found, came=coming())
     return audit_of(minutes, events, since, until, objective, found)
 
 
-def _came(engine: Engine, minutes: Minutes, helper: Executor | None) -> Callable[[], Came]:
+def _came(engine: Engine, minutes: Minutes, helper: Helper | None) -> Callable[[], Came]:
     """What the forecasts met; of a long period a helper reads it meanwhile."""
     lag = metric_lag(engine, minutes)
     if helper is None:
         return cache(partial(came, engine, minutes, lag))
     url = engine.url.render_as_string(hide_password=False)
-    return helper.submit(_came_elsewhere, url, replace(minutes, contexts=()), lag).result
+    return helper.pool.submit(_came_elsewhere, url, replace(minutes, contexts=()), lag).result
 
 
 def _came_elsewhere(url: str, minutes: Minutes, lag_seconds: float) -> Came:
@@ -211,17 +223,40 @@ def _sized(minutes: Minutes) -> bool:
 
 @contextmanager
 def helper_for(
-    periods: Sequence[Period], coming_up: Callable[[], None]
-) -> Iterator[Executor | None]:
-    """A process that shares the work on a single period, where that is worth one; `coming_up` is
-    what it does first, while the log is read."""
+    periods: Sequence[Period], afterwards: Callable[[], None]
+) -> Iterator[Helper | None]:
+    """A process that shares the work on a single period, where that is worth one."""
     alone = len(periods) == 1 and periods[0].minutes >= WORTH_PROCESSES
     if not alone or parent_process() or (os.cpu_count() or 1) < 2:
         yield None
         return
     with process_pool(1) as pool:
-        pool.submit(coming_up)
-        yield pool
+        pool.submit(_come_up)
+        yield Helper(pool, afterwards)
+
+
+def _come_up() -> None:
+    """What a helper does first, while the log is read: it imports this module."""
+
+
+def _begun(
+    minutes: Minutes, period: Period, helper: Helper | None
+) -> Sequence[Callable[[], PolicyRun]]:
+    """What the policies of the comparison would have done, each as soon as it is asked for; a
+    helper has begun with every second of them by the time that this returns."""
+    bare, optimum = replace(minutes, contexts=()), optimum_pod_hours(minutes)
+    runs = [
+        partial(_run_as_if, bare, one, period, optimum)
+        for one in reference_settings(minutes).values()
+    ]
+    if helper is None:
+        return [cache(run) for run in runs]
+    begun = [
+        helper.pool.submit(run).result if number % 2 else cache(run)
+        for number, run in enumerate(runs)
+    ]
+    helper.pool.submit(helper.afterwards)
+    return begun
 
 
 def _computed(
@@ -229,27 +264,12 @@ def _computed(
     period: Period,
     objective: Objective,
     events: tuple[ScaleEvent, ...],
-    helper: Executor | None,
-) -> Callable[[], Measured]:
-    """What was recorded, and what the policies of the comparison would have done; a helper has
-    begun with every second of them by the time that this returns."""
-    since, until, optimum = period.since, period.until, optimum_pod_hours(minutes)
-    bare = replace(minutes, contexts=())
-    runs: list[Callable[[], PolicyRun]] = [
-        partial(_run_as_if, bare, one, period, optimum)
-        for one in reference_settings(minutes).values()
-    ]
-    if helper:
-        for number in range(1, len(runs), 2):
-            runs[number] = helper.submit(runs[number]).result
-
-    def rest() -> Measured:
-        ours = recorded_run(minutes, since, until, objective, events, optimum)
-        helped_last = sorted(range(len(runs)), key=lambda number: number % 2)
-        found = {number: runs[number]() for number in helped_last}
-        return Measured((ours, *(found[number] for number in range(len(runs)))), optimum)
-
-    return rest
+    runs: Sequence[Callable[[], PolicyRun]],
+) -> Measured:
+    """What was recorded, and what the policies of the comparison would have done."""
+    optimum = optimum_pod_hours(minutes)
+    ours = recorded_run(minutes, period.since, period.until, objective, events, optimum)
+    return Measured((ours, *(run() for run in runs)), optimum)
 
 
 def _run_as_if(

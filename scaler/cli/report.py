@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Annotated, Any
@@ -101,7 +100,7 @@ def report(
     asked = [replace(period, brief=brief) for period in periods]
     with (
         charts.unchecked(),
-        helper_for(asked, partial(_coming_up, draws=html is not None)) as helper,
+        helper_for(asked, charts.warm_up if html else _nothing) as helper,
         whole_file(csv) if csv else contextlib.nullcontext() as table,
     ):
         if table is not None:
@@ -120,13 +119,11 @@ def report(
             whole = audits(engine, [period for period in periods if period.workload in told])
             gathered.shown = [report for report in whole if report is not None]
         engine.dispose()
-        _write(gathered, html, json_out, helper)
+        _write(gathered, html, json_out, helper.pool if helper else None)
 
 
-def _coming_up(draws: bool) -> None:
-    """What a helper does first: it imports this module, and with it what it works with."""
-    if draws:
-        charts.warm_up()
+def _nothing() -> None:
+    """Where no picture is to be drawn."""
 
 
 class _Gathered:

@@ -549,7 +549,7 @@ def test_a_long_period_is_computed_side_by_side_alike(
         assert helper is not None
         (found,) = audits(day, [period], helper=helper)
         assert found is not None
-        page = render_html(found, helper)
+        page = render_html(found, helper.pool)
     assert json.dumps(audit_document(found)) == json.dumps(audit_document(report))
     assert page == render_html(report)
 
