@@ -185,3 +185,11 @@ def _show(gauge: Gauge, value: float | None, *labels: str) -> None:
         gauge.remove(*labels)
     else:
         gauge.labels(*labels).set(value)
+
+
+def expose_leader(registry: CollectorRegistry, leads: Callable[[], bool]) -> None:
+    """Which of several daemons acts."""
+    gauge = Gauge(
+        "daybreak_leader", "1 where this process acts, 0 where it stands by.", registry=registry
+    )
+    gauge.set_function(lambda: float(leads()))

@@ -8,7 +8,7 @@ from datetime import datetime
 import structlog
 
 from scaler.cluster.api import ClusterClient
-from scaler.cluster.check import check_target, leftover_floors, standing_warnings
+from scaler.cluster.check import check_lease, check_target, leftover_floors, standing_warnings
 from scaler.cluster.connection import connect
 from scaler.cluster.pods import lead_times
 from scaler.finding import Finding, Severity
@@ -34,7 +34,7 @@ def check_settings(settings: Settings, clock: Clock) -> list[Finding]:
 
 def _database(settings: Settings) -> Finding:
     try:
-        engine = database.open_engine(settings.database.resolved_url())
+        engine = database.open_engine(settings.log_url())
         missing = database.missing_file(engine)
         if missing is not None:
             return Finding(Severity.OK, "database", f"{missing} will be made")
@@ -68,6 +68,8 @@ def _targets(settings: Settings, clock: Clock) -> Iterator[Finding]:
     except SettingsError as error:
         yield Finding(Severity.ERROR, "cluster", str(error))
         return
+    if settings.leader_election is not None:
+        yield from check_lease(api, settings.leader_election)
     for workload in settings.workloads:
         findings = check_target(api, workload)
         yield from findings

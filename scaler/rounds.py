@@ -67,8 +67,14 @@ AfterTick = Callable[[TickResult | Failure, float], None]
 """Hears of each tick and each failure, and of the seconds that it took."""
 
 
+def alone() -> bool:
+    """Whether a process leads that shares its workloads with no other."""
+    return True
+
+
 class Rounds:
-    """The loops of all workloads. `stopwatch` gives seconds; only differences are used.
+    """The loops of all workloads. `stopwatch` gives seconds; only differences are used. Nothing is
+    read, decided or fitted while another process `leads`.
 
     With more than one worker the workloads of a round are decided side by side, which shortens
     the waiting for networks; each workload still has one decision at a time. One that is still
@@ -83,6 +89,8 @@ class Rounds:
         workers: int = 1,
         stopwatch: Callable[[], float] = lambda: 0.0,
         after_skip: Callable[[str], None] = lambda _: None,
+        *,
+        leads: Callable[[], bool] = alone,
     ) -> None:
         self._loops = loops
         self._after_tick = after_tick
@@ -90,6 +98,7 @@ class Rounds:
         self._after_skip = after_skip
         self._workers = workers
         self._stopwatch = stopwatch
+        self._leads = leads
         self._stopping = False
         self._begun: dict[str, float] = {}
         self._ended = stopwatch()
@@ -136,7 +145,8 @@ class Rounds:
 
     def catch_up(self, now: datetime) -> None:
         """Histories that a restart left unread."""
-        self._each(lambda name: self._catch_up(now, name))
+        if self._leads():
+            self._each(lambda name: self._catch_up(now, name))
 
     def _each(self, work: Callable[[str], None]) -> None:
         if self._workers == 1:
@@ -149,19 +159,23 @@ class Rounds:
 
     def refit_due(self, interval_seconds: float, now: datetime) -> None:
         for name, loop in self._loops.items():
-            if self._stopping:
+            if self._stopping or not self._leads():
                 return
             if loop.refit_due(now, interval_seconds):
                 self._after_refit(name, self._refit(name, loop, now))
 
     def _decide(self, now: datetime, name: str) -> None:
-        if not self._stopping:
-            with self._in_hand(name) as began:
-                result = self._tick(name, self._loops[name], now)
-                # First: who watches must hear of it whatever becomes of the log.
-                self._after_tick(result, self._stopwatch() - began)
-                if isinstance(result, TickResult):
-                    self._say(result)
+        if self._stopping:
+            return
+        if not self._leads():
+            self._ended = self._stopwatch()  # Whoever has nothing to decide is not stuck.
+            return
+        with self._in_hand(name) as began:
+            result = self._tick(name, self._loops[name], now)
+            # First: who watches must hear of it whatever becomes of the log.
+            self._after_tick(result, self._stopwatch() - began)
+            if isinstance(result, TickResult):
+                self._say(result)
 
     @contextmanager
     def _in_hand(self, name: str) -> Iterator[float]:

@@ -245,6 +245,28 @@ class Kubernetes(Section):
     timeout_seconds: Seconds = Field(5.0, description="Seconds that a request may take.")
 
 
+class LeaderElection(Section):
+    """Several daemons on one log, of which the holder of a Lease acts and the others stand by."""
+
+    lease: Name = Field("daybreak", description="Name of the Lease; made where there is none.")
+    namespace: Namespace = Field("daybreak", description="Its namespace.")
+    lease_seconds: Whole = Field(
+        15,
+        ge=3,
+        le=300,
+        description="Seconds of silence after which another takes over; two thirds of them after "
+        "its last renewal a leader stops by itself.",
+    )
+
+    @property
+    def retry_seconds(self) -> float:
+        return self.lease_seconds / 7.5
+
+    @property
+    def renew_seconds(self) -> float:
+        return self.lease_seconds * 2 / 3
+
+
 class Mode(StrEnum):
     """What may be written: see the table of modes in the README."""
 
@@ -753,6 +775,9 @@ class Settings(Section):
     database: Database = Field(Database(), description="The decision log.")
     server: Server = Field(Server(), description="Health, metrics and the live page.")
     kubernetes: Kubernetes = Field(Kubernetes(), description="How to reach the cluster.")
+    leader_election: LeaderElection | None = Field(
+        None, description="Of several daemons one acts; without it each does, so run one."
+    )
     workloads: tuple[Workload, ...] = Field(description="The fleets that are scaled.")
 
     @field_validator("workloads")
@@ -780,6 +805,30 @@ class Settings(Section):
                     f"{ahead:g} s together, must not exceed half of history.days ({days:g}): no "
                     "forecast could be learned"
                 )
+        return self
+
+    def log_url(self) -> str:
+        """The database of the log; raises SettingsError where it is not told, or not one that
+        several daemons can share."""
+        url = self.database.resolved_url()
+        if self.leader_election is not None and not url.startswith("postgresql"):
+            raise SettingsError(
+                "leaderElection: expected a log that all daemons share, database.url "
+                f"postgresql+psycopg://USER@HOST/NAME, got {url.partition(':')[0]}: whoever takes "
+                "over goes on with it"
+            )
+        return url
+
+    @model_validator(mode="after")
+    def _time_to_stop(self) -> Settings:
+        """What a leader has begun to write when it stops is over before another may take over."""
+        election, longest = self.leader_election, self.kubernetes.timeout_seconds
+        if election is not None and election.lease_seconds - election.renew_seconds < longest:
+            raise ValueError(
+                f"leaderElection.leaseSeconds must not lie below three times "
+                f"kubernetes.timeoutSeconds ({longest:g} s), got {election.lease_seconds}: a write "
+                "could still be under way when another daemon takes over"
+            )
         return self
 
     @model_validator(mode="after")

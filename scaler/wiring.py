@@ -16,7 +16,7 @@ from scaler.exposition import Exposition
 from scaler.loop import ControlLoop, Ports, TickResult
 from scaler.obstacles import Writes
 from scaler.ports import Clock, DecisionStore, StoreError
-from scaler.rounds import OVERDUE_INTERVALS, Failure, Rounds
+from scaler.rounds import OVERDUE_INTERVALS, Failure, Rounds, alone
 from scaler.settings import Settings, Workload
 from simulator.forecasters import forecaster_for
 from storage.database import open_engine, prepare
@@ -104,7 +104,9 @@ class Watch:
         return self._rivals.get(name, "")
 
 
-def build_rounds(settings: Settings, ports_for: PortsFor, watch: Watch) -> Rounds:
+def build_rounds(
+    settings: Settings, ports_for: PortsFor, watch: Watch, leads: Callable[[], bool] = alone
+) -> Rounds:
     """One loop a workload, as the daemon, the demo and the tests run them."""
     loops = {
         workload.name: ControlLoop(
@@ -121,6 +123,7 @@ def build_rounds(settings: Settings, ports_for: PortsFor, watch: Watch) -> Round
         settings.workers,
         SystemClock().monotonic,
         watch.exposition.observe_skip,
+        leads=leads,
     )
 
 

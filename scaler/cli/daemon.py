@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Annotated
 
 import structlog
@@ -18,13 +19,15 @@ from rich.console import Console
 from scaler.cli.logs import STREAM
 from scaler.cli.output import BAD_INPUT, ConfigOption, JsonOption, write_json
 from scaler.clock import SystemClock
+from scaler.cluster.lease import Leadership
 from scaler.control import Control
 from scaler.daemon import Daemon
-from scaler.exposition import LostLines
+from scaler.exposition import LostLines, expose_leader
 from scaler.finding import Finding, Severity
-from scaler.live import live_ports
+from scaler.live import leadership_of, live_ports
 from scaler.obstacles import Teller
 from scaler.preflight import check_settings, warn_at_start
+from scaler.rounds import Job, Rounds, alone
 from scaler.settings import Settings, load_settings
 from scaler.settings_file import SettingsError
 from scaler.status_server import Served, StatusServer, build_app
@@ -43,25 +46,27 @@ def run(
     Example: daybreak run --config daybreak.yaml
     """
     settings = load_settings(config)
-    engine = open_log(settings.database.resolved_url())
+    engine = open_log(settings.log_url())
     clock = SystemClock()
+    leadership = leadership_of(settings, clock)
+    leads = leadership.leads if leadership else alone
     watch = Watch(settings, clock)
     watch.registry.register(LostLines(lambda: STREAM.lost))
     watch.listeners.append(Teller().after_tick)
     store = SqlDecisionStore(engine)
-    rounds = build_rounds(settings, live_ports(settings, store, clock), watch)
+    rounds = build_rounds(settings, live_ports(settings, store, clock, leads), watch, leads)
     if once:
-        refit = partial(rounds.refit_due, settings.refit_interval_seconds)
-        for work in (rounds.catch_up, refit, rounds.decide_all):
-            # Each at its own time: a decision must not be dated before the fit that it waited for.
-            work(clock.now())
-        raise typer.Exit(1 if watch.unready() else 0)
-    watch.recall(store)  # Before anybody can ask: an autoscaler may take no answer for zero.
+        raise typer.Exit(_decide_once(settings, rounds, watch, leadership))
+    recall = partial(watch.recall, store)
+    if leadership is None:
+        recall()  # Before anybody can ask: an autoscaler may take no answer for zero.
+    else:
+        expose_leader(watch.registry, leads)
     server = StatusServer(
         build_app(
             engine,
             watch.registry,
-            watch.unready,
+            partial(_unready, watch, leadership),
             settings.server.allowed_hosts,
             _control(settings),
             clock.now,
@@ -78,10 +83,62 @@ def run(
     _tell_start(config, settings, server.url)
     Thread(target=warn_at_start, args=(settings,), name="warnings", daemon=True).start()
     jobs = rounds.jobs(settings.interval_seconds, settings.refit_interval_seconds)
-    clean = Daemon(rounds, jobs, clock).run()
+    if leadership is None:
+        clean = Daemon(rounds, jobs, clock).run()
+    else:
+        clean = _run_led(rounds, jobs, leadership, recall)
     server.stop()
     engine.dispose()
     _leave(0 if clean else 1)
+
+
+def _run_led(
+    rounds: Rounds, jobs: Sequence[Job], leadership: Leadership, recall: Callable[[], None]
+) -> bool:
+    """False where work had to be cut off or the lead was lost: a supervisor starts it anew."""
+    lost = Event()
+    lease = Job("lease", leadership.retry_seconds, lambda _: leadership.attend(), repeatable=True)
+    daemon = Daemon(rounds, [lease, *jobs], SystemClock())
+
+    def on_led() -> None:
+        recall()  # Not before: what stands by must not contradict who leads.
+        daemon.begin_anew(jobs)
+
+    def on_lost() -> None:
+        lost.set()
+        daemon.stop()
+
+    leadership.on_led, leadership.on_lost = on_led, on_lost
+    clean = daemon.run()
+    if clean:  # What was cut off may still be written: then the lease ends by itself.
+        leadership.release()
+    return clean and not lost.is_set()
+
+
+def _decide_once(
+    settings: Settings, rounds: Rounds, watch: Watch, leadership: Leadership | None
+) -> int:
+    clock = SystemClock()
+    refit = partial(rounds.refit_due, settings.refit_interval_seconds)
+    for work in (rounds.catch_up, refit, rounds.decide_all):
+        if leadership is not None:
+            leadership.attend()
+            if not leadership.leads():
+                why = leadership.obstacle or f"{leadership.holder} leads"
+                _log.error("nothing decided", why=why)
+                return 1
+        # Each at its own time: a decision must not be dated before the fit that it waited for.
+        work(clock.now())
+    if leadership is not None:
+        leadership.release()
+    return 1 if watch.unready() else 0
+
+
+def _unready(watch: Watch, leadership: Leadership | None) -> list[str]:
+    """Whoever stands by is ready to take over as long as the lease can be read."""
+    if leadership is None or leadership.leads():
+        return watch.unready()
+    return [f"lease: {leadership.obstacle}"] if leadership.obstacle else []
 
 
 def _tell_start(config: Path, settings: Settings, page: str) -> None:

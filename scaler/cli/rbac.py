@@ -24,13 +24,13 @@ def rbac(
 ) -> None:
     """Print the least privileges that these settings need, as manifests for kubectl.
 
-    A ServiceAccount, and a Role with its RoleBinding in each namespace that holds a target. Print
-    them anew after a change of a target or its mode.
+    A ServiceAccount, and a Role with its RoleBinding in each namespace that holds a target or the
+    Lease. Print them anew after a change of a target, of its mode or of leaderElection.
 
     Example: daybreak rbac --config daybreak.yaml | kubectl apply -f -
     """
     for option, name in (("--namespace", namespace), ("--service-account", service_account)):
         if not re.fullmatch(LABEL, name):
             raise BadInputError(f"{option}: expected a name that Kubernetes takes, got {name!r}")
-    targets = [workload.target for workload in load_settings(config).workloads]
-    typer.echo(as_yaml(manifests(targets, Account(namespace, service_account))), nl=False)
+    account = Account(namespace, service_account)
+    typer.echo(as_yaml(manifests(load_settings(config), account)), nl=False)

@@ -62,10 +62,15 @@ class TooLateError(HTTPError):
     """The exchange had its time before its answer was complete."""
 
 
+class NotLeadingError(HTTPError):
+    """Another daemon may act by now."""
+
+
 class ClusterClient(ApiClient):
     """An API client that gives every request a deadline and sends none twice.
 
-    The deadline is for the whole exchange, answer included. May be used by several threads.
+    The deadline is for the whole exchange, answer included. Whether this process `leads` is asked
+    before each patch. May be used by several threads.
     """
 
     def __init__(self, configuration: Configuration, timeout_seconds: float) -> None:
@@ -74,6 +79,7 @@ class ClusterClient(ApiClient):
         if not is_socks_proxy_url(configuration.proxy):  # type: ignore[no-untyped-call]
             self.rest_client.pool_manager.pool_classes_by_scheme = WATCHED_POOLS
         self.timeout_seconds = timeout_seconds
+        self.leads: Callable[[], bool] = lambda: True
         self._own = threading.local()
 
     @contextmanager
@@ -96,7 +102,9 @@ class ClusterClient(ApiClient):
         post_params=None,
         _request_timeout=None,
     ) -> RESTResponse:
-        """The answer, read to its end; raises TooLateError."""
+        """The answer, read to its end; raises TooLateError and NotLeadingError."""
+        if method == "PATCH" and not self.leads():
+            raise NotLeadingError("nothing was sent, since another daemon may lead by now")
         seconds = min(self.timeout_seconds, self._ends_at() - SystemClock().monotonic())
         if seconds <= 0:
             raise TooLateError("nothing more was asked for, the time of the read is over")
@@ -164,7 +172,13 @@ def ask(api: ClusterClient, verb: str, what: str, call: Callable[[], Answer]) ->
         answer = call()
     except ApiException as error:
         raise _refusal(api, verb, what, error) from error
-    except (NewConnectionError, ConnectTimeoutError, LocationValueError, ConfigException) as error:
+    except (
+        NewConnectionError,
+        ConnectTimeoutError,
+        LocationValueError,
+        ConfigException,
+        NotLeadingError,
+    ) as error:
         raise _silence(api, FaultKind.NOT_SENT, verb, what, error) from error
     except (HTTPError, ValueError, TypeError, AttributeError) as error:
         # The last three are the client's own checks, and what an answer of the wrong shape does.

@@ -7,7 +7,7 @@ written.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from kubernetes.client import (
@@ -36,7 +36,7 @@ from scaler.cluster.targets import (
     scaled_message,
 )
 from scaler.finding import Finding, Severity
-from scaler.settings import Mode, Target, Workload
+from scaler.settings import LeaderElection, Mode, Target, Workload
 
 HPA_RESOURCE = ("autoscaling", "horizontalpodautoscalers")
 
@@ -45,17 +45,18 @@ def check_target(api: ClusterClient, workload: Workload) -> list[Finding]:
     """Everything that would keep the workload's mode from working; an error is never raised."""
     target = workload.target
     subject = f"Deployment {target.namespace}/{target.name}"
+    permissions = _permissions(api, needed(target), f"mode {target.mode}")
     try:
         found = read_deployment(api, target.namespace, target.name)
     except ClusterError as error:
         first = Finding(Severity.ERROR, subject, str(error) + _way_out(error))
         if error.unreachable or error.kind is FaultKind.UNAUTHENTICATED:
             return [first]
-        return [first, *_autoscaling(api, workload), *_permissions(api, target)]
+        return [first, *_autoscaling(api, workload), *permissions]
     return [
         _deployment(subject, found, workload),
         *_autoscaling(api, workload),
-        *_permissions(api, target),
+        *permissions,
     ]
 
 
@@ -210,20 +211,39 @@ def needed(target: Target) -> Iterator[V1ResourceAttributes]:
         yield need("list", "keda.sh", "scaledobjects")
 
 
-def _permissions(api: ClusterClient, target: Target) -> Iterator[Finding]:
+def needed_of_lease(election: LeaderElection) -> Iterator[V1ResourceAttributes]:
+    """What it asks of the API server to lead or to stand by; to create has no name in a Role."""
+    for verb, name in (("create", None), ("get", election.lease), ("update", election.lease)):
+        yield V1ResourceAttributes(
+            verb=verb,
+            group="coordination.k8s.io",
+            resource="leases",
+            name=name,
+            namespace=election.namespace,
+        )
+
+
+def check_lease(api: ClusterClient, election: LeaderElection) -> Iterator[Finding]:
+    """Whether the Lease may be taken; an error is never raised."""
+    return _permissions(api, needed_of_lease(election), "leader election")
+
+
+def _permissions(
+    api: ClusterClient, needs: Iterable[V1ResourceAttributes], purpose: str
+) -> Iterator[Finding]:
     try:
-        missing = [_spelt(need) for need in needed(target) if not _allowed(api, need)]
+        missing = [need for need in needs if not _allowed(api, need)]
     except ClusterError as error:
         yield Finding(Severity.WARNING, "permissions", f"could not be asked for: {error}")
         return
     if missing:
         message = (
-            f"missing in namespace {target.namespace}: {'; '.join(missing)}; daybreak rbac prints "
-            "the Role that grants it"
+            f"missing in namespace {missing[0].namespace}: {'; '.join(map(_spelt, missing))}; "
+            "daybreak rbac prints the Role that grants it"
         )
         yield Finding(Severity.ERROR, "permissions", message)
     else:
-        yield Finding(Severity.OK, "permissions", f"sufficient for mode {target.mode}")
+        yield Finding(Severity.OK, "permissions", f"sufficient for {purpose}")
 
 
 def _spelt(need: V1ResourceAttributes) -> str:

@@ -6,15 +6,15 @@ Knows how permissions become rules. Which permissions there are is the check's t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 from kubernetes.client import V1ResourceAttributes
 
-from scaler.cluster.check import needed
-from scaler.settings import Target
+from scaler.cluster.check import needed, needed_of_lease
+from scaler.settings import Settings
 
 Manifest = dict[str, Any]
 
@@ -27,14 +27,16 @@ class Account:
     name: str
 
 
-def manifests(targets: Sequence[Target], account: Account) -> list[Manifest]:
-    """A ServiceAccount, and a Role and RoleBinding in each namespace that holds a target."""
+def manifests(settings: Settings, account: Account) -> list[Manifest]:
+    """A ServiceAccount, and a Role and RoleBinding in each namespace in which anything is asked
+    for."""
     found = [_service_account(account)]
-    for namespace in sorted({target.namespace for target in targets}):
-        needs = [
-            need for target in targets if target.namespace == namespace for need in needed(target)
-        ]
-        found += [_role(account.name, namespace, rules(needs)), _binding(account, namespace)]
+    needs = [need for workload in settings.workloads for need in needed(workload.target)]
+    if settings.leader_election is not None:
+        needs += needed_of_lease(settings.leader_election)
+    for namespace in sorted({need.namespace or "" for need in needs}):
+        there = rules(need for need in needs if need.namespace == namespace)
+        found += [_role(account.name, namespace, there), _binding(account, namespace)]
     return found
 
 

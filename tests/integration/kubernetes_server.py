@@ -2,7 +2,8 @@
 
 Agrees with what a real API server was seen to do (v1.20): resourceVersions rise with every write,
 the Deployment controller follows a change of the spec with a status update and an annotation, a
-stale resourceVersion answers 409 and a failed JSON patch test 422.
+stale resourceVersion answers 409, a failed JSON patch test 422 and a Lease's time without
+microseconds 400.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import queue
+import re
 import socket
 import ssl
 import struct
@@ -24,6 +26,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.integration.json_patch import Json, json_patched, merged
+
+MICRO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)")
+"""How a Lease's times must be written: with six digits of a second."""
 
 
 class Drop(Enum):
@@ -189,6 +194,7 @@ class KubernetesServer:
             "list": self._list,
             "get": self._get,
             "create": self._create,
+            "update": self._update,
             "patch": self._patch,
             "delete": self._delete,
         }
@@ -231,6 +237,13 @@ class KubernetesServer:
             item["metadata"]["namespace"] = request.namespace
         return self._accept(request, item, name)
 
+    def _update(self, request: Request) -> Json:
+        before, item = self._get(request)["metadata"], copy.deepcopy(request.body)
+        if item["metadata"].get("resourceVersion") not in (None, before["resourceVersion"]):
+            raise RefusalError(409, f"{request.name}: the object has been modified")
+        item["metadata"] |= {"namespace": request.namespace, "uid": before["uid"]}
+        return self._accept(request, item, request.name)
+
     def _patch(self, request: Request) -> Json:
         before = self._get(replace(request, subresource=""))
         patch = json_patched if request.content_type.endswith("json-patch+json") else merged
@@ -252,6 +265,10 @@ class KubernetesServer:
             low, high = spec.setdefault("minReplicas", 1), spec["maxReplicas"]
             if not 1 <= low <= high:
                 raise RefusalError(422, "spec.maxReplicas: must be at least minReplicas")
+        if request.resource == "leases":
+            for time in ("acquireTime", "renewTime"):
+                if not MICRO_TIME.fullmatch(spec.get(time) or ""):
+                    raise RefusalError(400, f"{time}: cannot parse {spec.get(time)!r}")
         before = self.objects.get((request.resource, request.namespace, name), {})
         stored = self.put(request.resource, item)
         if request.resource == "deployments" and before.get("spec") != spec:
@@ -283,6 +300,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self._serve("create")
+
+    def do_PUT(self) -> None:
+        self._serve("update")
 
     def do_PATCH(self) -> None:
         self._serve("patch")

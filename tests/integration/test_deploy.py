@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 from scaler.cli import COMMANDS
 from scaler.clock import SystemClock
 from scaler.control import Control
-from scaler.exposition import Exposition, LostLines
+from scaler.exposition import Exposition, LostLines, expose_leader
 from scaler.settings import load_settings
 from scaler.status_server import StatusServer, build_app
 from tests.integration.commands import run
@@ -209,6 +209,7 @@ def test_the_guide_lists_exactly_the_metrics_that_there_are(engine: Engine) -> N
     registry = CollectorRegistry()
     Exposition(registry, {"grammar": "floor"})
     registry.register(LostLines(lambda: 0))
+    expose_leader(registry, lambda: True)
     build_app(engine, registry, list, (), Control("x" * 16), SystemClock().now)
     exported = {
         f"{metric.name}_total" if metric.type == "counter" else metric.name

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -14,7 +15,7 @@ from scaler.clock import SystemClock
 from scaler.daemon import Daemon
 from scaler.loop import ControlLoop
 from scaler.ports import TargetError
-from scaler.rounds import Rounds
+from scaler.rounds import Job, Rounds
 
 INTERVAL, ENOUGH = 0.1, 6
 
@@ -95,3 +96,65 @@ def test_a_tick_without_an_end_is_found_out(slow: Waiting) -> None:
     assert rounds.stuck(120.0) == []
     seconds[0] = 251.0
     assert rounds.stuck(120.0) == ["slow", "healthy"], "the scheduler no longer starts any"
+
+
+class Asked(Waiting):
+    """Counts all that is asked of it."""
+
+    def catch_up(self, _: datetime) -> None:
+        self.ticks += 1
+
+    def refit_due(self, *_: object) -> bool:
+        self.ticks += 1
+        return False
+
+
+def test_who_stands_by_does_nothing_and_is_not_stuck() -> None:
+    loop, led, seconds = Asked(set_event()), False, 0.0
+    loops = cast("dict[str, ControlLoop]", {"one": loop})
+    rounds = Rounds(loops, stopwatch=lambda: seconds, leads=lambda: led)
+    at = datetime(2026, 3, 2, tzinfo=UTC)
+    for _ in range(3):
+        seconds += 100.0
+        rounds.catch_up(at)
+        rounds.refit_due(60.0, at)
+        rounds.decide_all(at)
+        assert rounds.stuck(120.0) == []
+    assert loop.ticks == 0
+    led = True
+    seconds += 100.0
+    assert rounds.stuck(120.0) == []
+    rounds.catch_up(at)
+    rounds.refit_due(60.0, at)
+    rounds.decide_all(at)
+    assert loop.ticks == 3
+
+
+def test_jobs_that_begin_anew_run_at_once_and_in_their_order() -> None:
+    """Though they are due in an hour."""
+    ran: list[str] = []
+    second = threading.Event()
+
+    def later(_: datetime) -> None:
+        ran.append("later")
+        if len(ran) == 4:
+            second.set()
+
+    def first(_: datetime) -> None:
+        if ran:
+            second.wait(0.3)  # What comes after it waits for it, also the second time.
+        ran.append("first")
+
+    jobs = [Job("first", 3600.0, first), Job("later", 3600.0, later, after="first")]
+    running = Daemon(Rounds({}), jobs, SystemClock())
+
+    def begin_anew() -> None:
+        while len(ran) < 2:
+            time.sleep(0.01)
+        running.begin_anew(jobs)
+        second.wait(20)
+        running.stop()
+
+    threading.Thread(target=begin_anew).start()
+    assert running.run()
+    assert ran == ["first", "later", "first", "later"]
