@@ -57,7 +57,6 @@ from storage.reports.minutes import (
     read_minutes,
     still_whole,
 )
-from storage.reports.timeline import ScaleEvent
 
 DEFAULT_SLO_SECONDS = 1.0
 WORTH_PROCESSES = 8 * 1440
@@ -169,16 +168,24 @@ def audit(
     if period.brief and _sized(minutes):
         found = replace(found, clairvoyant_pod_hours=optimum_pod_hours(minutes))
     elif _sized(minutes):
-        runs = () if measured else _begun(minutes, period, helper)
+        optimum = measured.clairvoyant_pod_hours if measured else optimum_pod_hours(minutes)
+        others = () if measured else _begun(minutes, period, optimum, helper)
         again = _again(engine, minutes)
-        for run in runs[::2]:  # The others are the helper's, who is not waited for yet.
+        for run in others[::2]:  # The rest are the helper's, who is not waited for yet.
             run()
         coverage = () if coming is None else _coverage(engine, minutes, coming())
-        shown = measured or _computed(minutes, period, objective, events, runs)
+        runs = (
+            measured.runs
+            if measured
+            else (
+                recorded_run(minutes, since, until, objective, events, optimum),
+                *(run() for run in others),
+            )
+        )
         found = replace(
             found,
-            runs=shown.runs,
-            clairvoyant_pod_hours=shown.clairvoyant_pod_hours,
+            runs=runs,
+            clairvoyant_pod_hours=optimum,
             reproduction=again,
             coverage=coverage,
         )
@@ -240,11 +247,11 @@ def _come_up() -> None:
 
 
 def _begun(
-    minutes: Minutes, period: Period, helper: Helper | None
+    minutes: Minutes, period: Period, optimum: float, helper: Helper | None
 ) -> Sequence[Callable[[], PolicyRun]]:
     """What the policies of the comparison would have done, each as soon as it is asked for; a
     helper has begun with every second of them by the time that this returns."""
-    bare, optimum = replace(minutes, contexts=()), optimum_pod_hours(minutes)
+    bare = replace(minutes, contexts=())
     runs = [
         partial(_run_as_if, bare, one, period, optimum)
         for one in reference_settings(minutes).values()
@@ -257,19 +264,6 @@ def _begun(
     ]
     helper.pool.submit(helper.afterwards)
     return begun
-
-
-def _computed(
-    minutes: Minutes,
-    period: Period,
-    objective: Objective,
-    events: tuple[ScaleEvent, ...],
-    runs: Sequence[Callable[[], PolicyRun]],
-) -> Measured:
-    """What was recorded, and what the policies of the comparison would have done."""
-    optimum = optimum_pod_hours(minutes)
-    ours = recorded_run(minutes, period.since, period.until, objective, events, optimum)
-    return Measured((ours, *(run() for run in runs)), optimum)
 
 
 def _run_as_if(

@@ -21,8 +21,7 @@ def live_ports(
     settings: Settings, store: DecisionStore, clock: Clock, leads: Callable[[], bool] = alone
 ) -> PortsFor:
     """Prometheus, the cluster and the log for each workload; raises SettingsError."""
-    api = connect(settings.kubernetes)
-    api.leads = leads
+    api = connect(settings.kubernetes, leads=leads)
     lines = PrometheusLines(settings.prometheus, settings.workers)
 
     def ports_for(workload: Workload) -> Ports:

@@ -252,7 +252,8 @@ class SimulatedFleet:
         self._at(self._clock + max(1, math.ceil(restart)), partial(self._serve, pod))
 
     def _first_to_go(self) -> Pod:
-        """As a ReplicaSet chooses: pods that are not ready first, then the youngest."""
+        """As a ReplicaSet chooses: pods that are not ready first, then the youngest. They stand in
+        the order of their creation."""
         if self._serving == len(self._pods):
             return self._pods[-1]
         return next(pod for pod in reversed(self._pods) if pod.engine_pod is None)

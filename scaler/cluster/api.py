@@ -73,13 +73,18 @@ class ClusterClient(ApiClient):
     before each patch. May be used by several threads.
     """
 
-    def __init__(self, configuration: Configuration, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        timeout_seconds: float,
+        leads: Callable[[], bool] = lambda: True,
+    ) -> None:
         configuration.retries = False
         super().__init__(configuration)
         if not is_socks_proxy_url(configuration.proxy):  # type: ignore[no-untyped-call]
             self.rest_client.pool_manager.pool_classes_by_scheme = WATCHED_POOLS
         self.timeout_seconds = timeout_seconds
-        self.leads: Callable[[], bool] = lambda: True
+        self._leads = leads
         self._own = threading.local()
 
     @contextmanager
@@ -103,7 +108,7 @@ class ClusterClient(ApiClient):
         _request_timeout=None,
     ) -> RESTResponse:
         """The answer, read to its end; raises TooLateError and NotLeadingError."""
-        if method == "PATCH" and not self.leads():
+        if method == "PATCH" and not self._leads():
             raise NotLeadingError("nothing was sent, since another daemon may lead by now")
         seconds = min(self.timeout_seconds, self._ends_at() - SystemClock().monotonic())
         if seconds <= 0:

@@ -6,7 +6,7 @@ Knows where credentials are found. Reading, writing and checking are next door.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yaml
@@ -29,10 +29,12 @@ def connect(
     kubernetes: Kubernetes,
     service_account: Path = SERVICE_ACCOUNT,
     environ: Mapping[str, str] = os.environ,
+    leads: Callable[[], bool] = lambda: True,
 ) -> ClusterClient:
     """A client from the service account where one is mounted, else from the kubeconfig.
 
     A kubeconfig or context in the settings goes before the service account. No request is made.
+    Nothing is patched while another process `leads`.
     Raises SettingsError where the credentials are missing or cannot be read.
     """
     configuration = Configuration()
@@ -40,7 +42,7 @@ def connect(
         _load_kubeconfig(kubernetes, configuration)
     else:
         _load_service_account(service_account, environ, configuration)
-    return ClusterClient(configuration, kubernetes.timeout_seconds)
+    return ClusterClient(configuration, kubernetes.timeout_seconds, leads)
 
 
 def _load_service_account(

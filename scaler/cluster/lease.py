@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import structlog
 from kubernetes.client import CoordinationV1Api, V1Lease, V1LeaseSpec, V1ObjectMeta
@@ -35,6 +36,9 @@ class Held:
     transitions: int
 
 
+NEW = Held(version="", holder="", seconds=0.0, acquired_at=None, transitions=0)
+
+
 class Leadership:
     """Whether this process may act. One thread at a time attends to the Lease, any may ask.
 
@@ -50,6 +54,7 @@ class Leadership:
         self.holder = ""
         self.obstacle = ""
         self._api, self._settings, self._identity, self._clock = api, settings, identity, clock
+        self._leases = CoordinationV1Api(api)
         self._leads_until: float | None = None
         self._seen: tuple[str, float] | None = None
         self._ended = False
@@ -81,7 +86,7 @@ class Leadership:
             with suppress(ClusterError):
                 held = self._read() if led else None
                 if held is not None and held.holder == self._identity:
-                    self._replace(held, holder="")
+                    self._write(held, holder="")
         finally:
             self._attending.release()
 
@@ -102,15 +107,12 @@ class Leadership:
 
     def _stand_by(self, held: Held | None, began: float) -> None:
         """Take it where nobody holds it, or whoever did has been silent for too long."""
-        if held is None:
-            self._create()
-        elif held.holder in ("", self._identity) or self._silent(held):
-            self._replace(held, self._identity)
-        else:
+        if held and held.holder not in ("", self._identity) and not self._silent(held):
             if held.holder != self.holder:
                 _log.info("standing by", lease=self._what, holder=held.holder)
             self.holder = held.holder
             return
+        self._write(held, self._identity)
         _log.info("leading", lease=self._what, identity=self._identity)
         self.holder = self._identity
         self._leads_until = began + self._settings.renew_seconds
@@ -122,7 +124,7 @@ class Leadership:
             _log.error("leadership lost", lease=self._what, holder=held.holder if held else "")
             self.on_lost()
             return
-        self._replace(held, self._identity)
+        self._write(held, self._identity)
         self._leads_until = began + self._settings.renew_seconds
 
     def _silent(self, held: Held) -> bool:
@@ -137,12 +139,11 @@ class Leadership:
         return f"leases.coordination.k8s.io {self._settings.namespace}/{self._settings.lease}"
 
     def _read(self) -> Held | None:
+        """None where there is none yet. Raises ClusterError."""
         name, namespace = self._settings.lease, self._settings.namespace
-        leases = CoordinationV1Api(self._api)
+        read = partial(self._leases.read_namespaced_lease, name, namespace)
         try:
-            found = ask(
-                self._api, "get", self._what, lambda: leases.read_namespaced_lease(name, namespace)
-            )
+            found = ask(self._api, "get", self._what, read)
         except ClusterError as error:
             if error.kind is FaultKind.MISSING:
                 return None
@@ -158,28 +159,17 @@ class Leadership:
             transitions=spec.lease_transitions or 0,
         )
 
-    def _create(self) -> None:
-        lease = self._lease(Held("", "", 0.0, None, 0), self._identity)
-        leases = CoordinationV1Api(self._api)
-        namespace = self._settings.namespace
-        ask(
-            self._api,
-            "create",
-            self._what,
-            lambda: leases.create_namespaced_lease(namespace, lease),
-        )
-
-    def _replace(self, held: Held, holder: str) -> None:
-        """Conflicts where anybody has written the Lease since it was read."""
-        lease = self._lease(held, holder)
+    def _write(self, held: Held | None, holder: str) -> None:
+        """Conflicts where anybody has written the Lease, or made it, since it was read. Raises
+        ClusterError."""
         name, namespace = self._settings.lease, self._settings.namespace
-        leases = CoordinationV1Api(self._api)
-        ask(
-            self._api,
-            "update",
-            self._what,
-            lambda: leases.replace_namespaced_lease(name, namespace, lease),
-        )
+        lease = self._lease(held or NEW, holder)
+        if held is None:
+            verb, write = "create", partial(self._leases.create_namespaced_lease, namespace, lease)
+        else:
+            replace = self._leases.replace_namespaced_lease
+            verb, write = "update", partial(replace, name, namespace, lease)
+        ask(self._api, verb, self._what, write)
 
     def _lease(self, held: Held, holder: str) -> V1Lease:
         now = self._clock.now()

@@ -17,7 +17,7 @@ import yaml
 
 from scaler.daemon import FIRST_WAIT_SECONDS
 from storage.decisions import StoredDecision
-from tests.integration.kubernetes_server import Fault, KubernetesServer, Request
+from tests.integration.kubernetes_server import Drop, Fault, KubernetesServer, Request
 from tests.integration.test_daemon import (
     cluster,
     config,
@@ -113,6 +113,38 @@ def test_who_lost_the_lease_ends_and_is_to_be_started_anew(
     events = [json.loads(line)["event"] for line in (tmp_path / "log").read_text().splitlines()]
     assert "leadership lost" in events
     assert holder(cluster) == "somebody"
+
+
+def test_what_was_last_asked_for_is_told_as_soon_as_it_leads(
+    tmp_path: Path, shared: dict[str, Any], cluster: KubernetesServer
+) -> None:
+    """Before anything can be decided: an autoscaler may read a missing series as zero."""
+    shared["workloads"][0]["target"]["mode"] = "metric"
+    daybreak(tmp_path, shared, "run", "--once")
+    (stored,) = decisions(shared)
+    cluster.fail(Fault("*", "deployments", status=503, lasts=10**6))
+    with running(tmp_path, shared):
+        wait_for(lambda: metric(shared, "daybreak_leader") == 1)
+        wait_for(lambda: metric(shared, "daybreak_desired_replicas") is not None, seconds=20)
+        asked_for = metric(shared, "daybreak_desired_replicas")
+    assert asked_for == stored.decision.desired
+    assert len(decisions(shared)) == 1
+
+
+def test_who_was_cut_off_in_the_middle_does_not_let_go(
+    tmp_path: Path, shared: dict[str, Any], cluster: KubernetesServer
+) -> None:
+    """What hangs may still be written: the Lease ends by itself, after that."""
+    shared["kubernetes"]["timeoutSeconds"] = 30
+    shared["leaderElection"]["leaseSeconds"] = 90
+    with running(tmp_path, shared) as process:
+        wait_for(lambda: len(decisions(shared)) >= 1)
+        cluster.fail(Fault("get", "deployments", drop=Drop.HANG, lasts=10**6))
+        time.sleep(2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 1
+    assert holder(cluster) != ""
+    assert not any(one.resource == "leases" and released(one) for one in cluster.log)
 
 
 def test_who_cannot_read_the_lease_decides_nothing_and_says_why(

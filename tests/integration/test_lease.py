@@ -208,8 +208,8 @@ def test_nothing_is_patched_by_who_does_not_lead(tmp_path: Path, server: Kuberne
     deploy(server, "grammar", replicas=3)
     one = Process(server, "one")
     path = kubeconfig(tmp_path / "kubeconfig", server.url)
-    api = connect(Kubernetes.model_validate({"kubeconfig": path, "timeoutSeconds": 1}))
-    api.leads = one.leadership.leads
+    kubernetes = Kubernetes.model_validate({"kubeconfig": path, "timeoutSeconds": 1})
+    api = connect(kubernetes, leads=one.leadership.leads)
     target = Target.model_validate({"namespace": "llm", "name": "grammar", "mode": "scale"})
     fleet = open_target(api, target, LeadTime(60, 60), lambda: NOON)
     refused = fleet.apply(5, fleet.read(NOON), 1)
