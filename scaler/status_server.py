@@ -123,11 +123,13 @@ _pages.filters.update(
 @dataclass(frozen=True, slots=True)
 class Served:
     """What the daemon behind the page knows beside the log: the workloads that its settings name,
-    whose decisions are not applied, and which of them only a restart would help."""
+    whose decisions are not applied, which of them only a restart would help, and which other
+    daemon leads while this one stands by."""
 
     names: frozenset[str]
     unapplied: Callable[[], Mapping[str, Unapplied]]
     stuck: Callable[[], list[str]] = list
+    led_by: Callable[[], str | None] = lambda: None
 
 
 def build_app(
@@ -346,6 +348,9 @@ class _Site:
         body = {"ready": not reasons, "reasons": reasons, "not_applied": not_applied}
         return JSONResponse(body, status_code=503 if reasons else 200)
 
+    def _led_by(self) -> str | None:
+        return None if self._served is None else self._served.led_by()
+
     def metrics(self, request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(self._registry), headers={"content-type": content_type})
@@ -360,7 +365,12 @@ class _Site:
 
     def overview(self, _: Request) -> Response:
         glances = [self._glance(name) for name in timeline.workload_names(self._engine)]
-        return _page("overview.html.j2", glances=glances, unready=self._readiness())
+        return _page(
+            "overview.html.j2",
+            glances=glances,
+            unready=self._readiness(),
+            led_by=self._led_by(),
+        )
 
     def workload(self, request: Request) -> Response:
         name, window = request.path_params["name"], _window(request)
@@ -369,6 +379,7 @@ class _Site:
             "workload.html.j2",
             glance=glance,
             unready=[reason for reason in self._readiness() if reason.startswith(f"{name}: ")],
+            led_by=self._led_by(),
             window=window,
             windows=list(WINDOWS),
             layouts=charts.LAYOUTS.values(),

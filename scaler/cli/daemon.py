@@ -74,6 +74,7 @@ def run(
                 frozenset(workload.name for workload in settings.workloads),
                 watch.writes.standing,
                 lambda: rounds.stuck(stuck_after_seconds(settings)),
+                lambda: leadership.led_by() if leadership else None,
             ),
         ),
         settings.server.host,

@@ -69,6 +69,13 @@ class Leadership:
         until = self._leads_until
         return until is not None and not self._ended and self._clock.monotonic() < until
 
+    def led_by(self) -> str | None:
+        """Who else leads, as last seen: empty where nobody is known to, None where this one
+        does."""
+        if self.leads():
+            return None
+        return "" if self.holder == self._identity else self.holder
+
     def attend(self) -> None:
         """Take the Lease where it is free, or renew it; no fault is raised. Due every
         `retry_seconds`."""

@@ -116,12 +116,16 @@ def binaries() -> tuple[str, str]:
 
 
 def _unpack_debian_package() -> None:
+    """The server, and its tool where that is a package of its own, as since Debian 13."""
     CACHE.mkdir(parents=True, exist_ok=True)
     try:
-        get = ["apt-get", "download", "prometheus"]
-        subprocess.run(get, cwd=CACHE, check=True, capture_output=True, timeout=120)
-        (package,) = CACHE.glob("prometheus_*.deb")
-        subprocess.run(["dpkg", "-x", package, CACHE], check=True, capture_output=True)
+        for program in ("prometheus", "promtool"):
+            if not (CACHE / "usr" / "bin" / program).exists():
+                get = ["apt-get", "download", program]
+                subprocess.run(get, cwd=CACHE, check=True, capture_output=True, timeout=120)
+                (package,) = CACHE.glob(f"{program}_*.deb")
+                unpack = ["dpkg", "-x", package, CACHE]
+                subprocess.run(unpack, check=True, capture_output=True)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         unavailable(f"no real Prometheus: neither on PATH nor to be had from Debian ({error})")
 

@@ -81,6 +81,8 @@ def test_one_of_two_decides_and_the_other_goes_on(
         with another(tmp_path, shared) as (_, standby):
             assert (metric(shared, "daybreak_leader"), metric(standby, "daybreak_leader")) == (1, 0)
             assert metric(standby, "daybreak_desired_replicas") is None
+            leads = f"{holder(cluster)} leads and decides"
+            assert [leads in get(each, "/")[1] for each in (shared, standby)] == [False, True]
             time.sleep(2 * LEASE_SECONDS)
             leader = holder(cluster)
             first.send_signal(number)
@@ -88,6 +90,7 @@ def test_one_of_two_decides_and_the_other_goes_on(
             before = decisions(shared)
             wait_for(lambda: len(decisions(shared)) >= len(before) + 3)
             assert metric(standby, "daybreak_leader") == 1
+            assert "Standing by" not in get(standby, "/")[1]
             assert holder(cluster) not in ("", leader)
     rows = decisions(shared)
     at = [row.context.now for row in rows]

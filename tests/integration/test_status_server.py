@@ -16,6 +16,7 @@ from pathlib import Path
 from socket import create_connection, socket
 from urllib.parse import quote
 
+import markupsafe
 import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine, text
@@ -218,6 +219,32 @@ def test_readiness_names_whose_decisions_are_not_applied(engine: Engine) -> None
             "detail": "Deployment llm/grammar is paused",
         }
     }
+
+
+@pytest.mark.parametrize(
+    ("leader", "shown"),
+    [
+        (None, None),
+        ("", "nobody leads at the moment"),
+        ("daybreak-0", "daybreak-0 leads and decides"),
+        (HOSTILE, f"{markupsafe.escape(HOSTILE)} leads and decides"),
+    ],
+)
+def test_who_stands_by_says_who_leads(
+    engine: Engine, leader: str | None, shown: str | None
+) -> None:
+    fill_log(SqlDecisionStore(engine), "grammar", hours=0.2)
+    served = Served(frozenset({"grammar"}), dict, led_by=lambda: leader)
+    server = StatusServer(
+        build_app(engine, CollectorRegistry(), list, served=served), "127.0.0.1", 0
+    )
+    server.start()
+    pages = [Site(server, engine).ask(path)[2] for path in ("/", "/workloads/grammar")]
+    server.stop()
+    for page in pages:
+        assert ("Standing by" in page) == (shown is not None)
+        assert shown is None or shown in page
+        assert "Not ready" not in page
 
 
 def test_metrics_are_those_of_the_registry(site: Site) -> None:
