@@ -124,8 +124,7 @@ def _unpack_debian_package() -> None:
                 get = ["apt-get", "download", program]
                 subprocess.run(get, cwd=CACHE, check=True, capture_output=True, timeout=120)
                 (package,) = CACHE.glob(f"{program}_*.deb")
-                unpack = ["dpkg", "-x", package, CACHE]
-                subprocess.run(unpack, check=True, capture_output=True)
+                subprocess.run(["dpkg", "-x", package, CACHE], check=True, capture_output=True)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         unavailable(f"no real Prometheus: neither on PATH nor to be had from Debian ({error})")
 
