@@ -7,7 +7,7 @@ export OPENBLAS_NUM_THREADS := 1
 # Tests start the commands hundreds of times: they are compiled once, not each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup postgres cluster dev demo check test test-daybreak test-outside bench bench-simulator bench-forecast bench-policies docs lock clean
+.PHONY: setup postgres cluster dev demo check test test-daybreak test-outside test-cluster bench bench-simulator bench-forecast bench-policies docs lock clean
 
 setup: $(BIN)/daybreak
 
@@ -56,6 +56,13 @@ test-daybreak: dev
 # The forecasters that ours are compared with.
 test-outside: $(VENV)-bench/installed
 	$(VENV)-bench/bin/python -m pytest tests/outside
+
+# Against a real API server, which nothing here can fetch: see CONTRIBUTING.md.
+test-cluster: dev
+	@test -f "$$DAYBREAK_TEST_KUBECONFIG" || \
+	  { echo "DAYBREAK_TEST_KUBECONFIG has to name the kubeconfig of a cluster"; exit 1; }
+	@scripts/test-services
+	$(BIN)/pytest tests/cluster tests/integration/test_cluster.py tests/integration/test_lease.py
 
 bench: dev
 	$(BIN)/python -m bench.run

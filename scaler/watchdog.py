@@ -1,4 +1,4 @@
-"""A deadline for one HTTP exchange as a whole, over urllib3.
+"""A deadline for one HTTP exchange as a whole, over urllib3, and which authorities it trusts.
 
 Knows connections and nothing of what is asked. Plain sockets bound only each read, so a server that
 sends a byte every half second holds a client for ever: here a watchdog cuts the connection when the
@@ -8,11 +8,13 @@ whole exchange has had its time. Name resolution is the one wait it cannot cut.
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from types import TracebackType
 
 from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
 
 class Watchdog:
@@ -76,7 +78,20 @@ class _Watched(HTTPConnection):
 
 
 class _WatchedTls(_Watched, HTTPSConnection):
-    pass
+    def connect(self) -> None:
+        if self.ssl_context is None:
+            self.ssl_context = self._context()
+        super().connect()
+
+    def _context(self) -> ssl.SSLContext:
+        """As urllib3 makes it, but for one flag: since 3.13 Python refuses authorities whose own
+        certificate lacks extensions that RFC 5280 asks for, as those of many clusters do (EKS,
+        MicroK8s); kubectl takes them."""
+        context = create_urllib3_context(cert_reqs=resolve_cert_reqs(self.cert_reqs))
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if not (self.ca_certs or self.ca_cert_dir or self.ca_cert_data):
+            context.load_default_certs()
+        return context
 
 
 class _WatchedPool(HTTPConnectionPool):

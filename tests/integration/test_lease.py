@@ -1,13 +1,17 @@
-"""Leadership over the Kubernetes protocol: never two leaders, and never long none."""
+"""Leadership over the Kubernetes protocol: never two leaders, and never long none.
+
+What needs no fault also runs, unchanged, on the cluster that DAYBREAK_TEST_KUBECONFIG names.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from kubernetes.client import Configuration
+from kubernetes.client import Configuration, CoordinationV1Api, V1LeaseSpec
 
 from policies.context import LeadTime
 from policies.decision import OutcomeKind
@@ -16,14 +20,12 @@ from scaler.cluster.api import ClusterClient
 from scaler.cluster.connection import connect, open_target
 from scaler.cluster.lease import Leadership
 from scaler.settings import Kubernetes, LeaderElection, Target
-from tests.integration.json_patch import Json
 from tests.integration.kubernetes_server import Drop, Fault, KubernetesServer
-from tests.integration.test_cluster import kubeconfig
+from tests.integration.test_cluster import REAL, in_namespace, kubeconfig
 from tests.integration.test_daemon import deploy
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
-KEY = ("leases", "daybreak", "daybreak")
-SETTINGS = LeaderElection.model_validate({"leaseSeconds": 15})
+LEASE = "daybreak"
 
 
 class ClockByHand(SystemClock):
@@ -40,15 +42,37 @@ class ClockByHand(SystemClock):
         return self.passed
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a Lease is kept: a namespace, and a client of it with a deadline."""
+
+    client: Callable[[float], ClusterClient]
+    namespace: str = "daybreak"
+
+    @property
+    def leases(self) -> CoordinationV1Api:
+        return CoordinationV1Api(self.client(10))
+
+    def spec(self) -> V1LeaseSpec:
+        found = self.leases.read_namespaced_lease(LEASE, self.namespace).spec
+        assert found is not None
+        return found
+
+    def patch(self, **changed: object) -> None:
+        """As somebody else would."""
+        self.leases.patch_namespaced_lease(LEASE, self.namespace, {"spec": changed})
+
+
 class Process:
     """A daemon as far as it leads, on a clock of its own."""
 
     def __init__(
-        self, server: KubernetesServer, name: str, off: timedelta = timedelta(), timeout: float = 1
+        self, place: Place, name: str, off: timedelta = timedelta(), timeout: float = 1
     ) -> None:
         self.clock = ClockByHand(off)
         self.told: list[str] = []
-        self.leadership = Leadership(client(server, timeout), SETTINGS, name, self.clock)
+        settings = LeaderElection.model_validate({"namespace": place.namespace, "leaseSeconds": 15})
+        self.leadership = Leadership(place.client(timeout), settings, name, self.clock)
         self.leadership.on_led = lambda: self.told.append("led")
         self.leadership.on_lost = lambda: self.told.append("lost")
 
@@ -62,53 +86,57 @@ class Process:
         return self.leads
 
 
-def client(server: KubernetesServer, timeout: float = 1) -> ClusterClient:
-    return ClusterClient(Configuration(host=server.url), timeout)
-
-
 @pytest.fixture
 def server() -> Iterator[KubernetesServer]:
     with KubernetesServer() as running:
         yield running
 
 
-def spec(server: KubernetesServer) -> Json:
-    found: Json = server.objects[KEY]["spec"]
-    return found
+def on(server: KubernetesServer) -> Place:
+    return Place(lambda timeout: ClusterClient(Configuration(host=server.url), timeout))
 
 
-def test_the_first_one_leads_and_the_second_stands_by(server: KubernetesServer) -> None:
-    one, other = Process(server, "one"), Process(server, "other")
+@pytest.fixture(params=["real"] if REAL else ["fake"])
+def place(server: KubernetesServer) -> Iterator[Place]:
+    if not REAL:
+        yield on(server)
+        return
+    settings = Kubernetes(kubeconfig=Path(REAL))
+    for cluster in in_namespace(settings):
+        yield Place(lambda _: connect(settings), cluster.namespace)
+
+
+def test_the_first_one_leads_and_the_second_stands_by(place: Place) -> None:
+    one, other = Process(place, "one"), Process(place, "other")
     assert one.attend()
     for _ in range(30):
         assert not other.attend(after_seconds=2)
         assert one.attend(after_seconds=2)
     assert (one.told, other.told) == (["led"], [])
     assert other.leadership.holder == "one"
-    assert spec(server)["holderIdentity"] == "one"
-    assert spec(server)["leaseTransitions"] == 1
-    assert spec(server)["acquireTime"].startswith("2026-03-02T12:00:00.000001")
-    assert spec(server)["renewTime"].startswith("2026-03-02T12:01:00.000001")
+    kept = place.spec()
+    assert (kept.holder_identity, kept.lease_transitions) == ("one", 1)
+    assert kept.acquire_time == NOON.replace(microsecond=1)
+    assert kept.renew_time == NOON.replace(minute=1, microsecond=1)
 
 
-def test_a_lease_that_was_let_go_passes_at_once(server: KubernetesServer) -> None:
-    one, other = Process(server, "one"), Process(server, "other")
+def test_a_lease_that_was_let_go_passes_at_once(place: Place) -> None:
+    one, other = Process(place, "one"), Process(place, "other")
     one.attend()
     other.attend()
     one.leadership.release()
     assert not one.leads
     assert other.attend(after_seconds=2)
     assert not one.attend(after_seconds=2)  # What has ended does not begin again.
-    assert spec(server)["holderIdentity"] == "other"
-    assert spec(server)["leaseTransitions"] == 2
+    assert (place.spec().holder_identity, place.spec().lease_transitions) == ("other", 2)
 
 
 @pytest.mark.parametrize("off", [timedelta(days=-1), timedelta(), timedelta(days=1)])
 def test_a_silent_leader_is_replaced_after_the_lease_and_has_stopped_before(
-    server: KubernetesServer, off: timedelta
+    place: Place, off: timedelta
 ) -> None:
     """Whatever either's wall clock says."""
-    one, other = Process(server, "one"), Process(server, "other", off)
+    one, other = Process(place, "one"), Process(place, "other", off)
     one.attend()
     other.attend()
     passed = 0
@@ -123,23 +151,23 @@ def test_a_silent_leader_is_replaced_after_the_lease_and_has_stopped_before(
     assert not one.attend(after_seconds=60)
 
 
-def test_another_holder_s_own_duration_counts(server: KubernetesServer) -> None:
-    other = Process(server, "other")
-    Process(server, "one").attend()
-    spec(server)["leaseDurationSeconds"] = 60
+def test_another_holder_s_own_duration_counts(place: Place) -> None:
+    other = Process(place, "other")
+    Process(place, "one").attend()
+    place.patch(leaseDurationSeconds=60)
     other.attend()
     assert not other.attend(after_seconds=59)
     assert other.attend(after_seconds=2)
 
 
 @pytest.mark.parametrize("held_before", [False, True])
-def test_of_many_that_find_it_free_one_leads(server: KubernetesServer, held_before: bool) -> None:
+def test_of_many_that_find_it_free_one_leads(place: Place, held_before: bool) -> None:
     """Each has read it before any has written."""
     if held_before:
-        first = Process(server, "first")
+        first = Process(place, "first")
         first.attend()
         first.leadership.release()
-    one, other = Process(server, "one"), Process(server, "other")
+    one, other = Process(place, "one"), Process(place, "other")
     seen = other.leadership._read()
     assert one.attend()
     other.leadership._read = lambda: seen  # type: ignore[method-assign]
@@ -166,7 +194,7 @@ FAULTS = {
 def test_who_cannot_renew_stops_before_another_may_start_and_goes_on_after_it(
     server: KubernetesServer, fault: Fault
 ) -> None:
-    one = Process(server, "one", timeout=0.2)
+    one = Process(on(server), "one", timeout=0.2)
     one.attend()
     server.fail(fault)
     for seconds in (2, 2, 2, 2, 1.9):
@@ -185,28 +213,28 @@ def test_a_lease_taken_without_an_answer_is_ours_when_it_is_read(
     server: KubernetesServer, verb: str
 ) -> None:
     if verb == "update":
-        first = Process(server, "first")
+        first = Process(on(server), "first")
         first.attend()
         first.leadership.release()
     server.fail(Fault(verb, "leases", drop=Drop.RESET, after=True))
-    one = Process(server, "one")
+    one = Process(on(server), "one")
     assert not one.attend()
     assert one.attend(after_seconds=2)
-    assert spec(server)["leaseTransitions"] == (2 if verb == "update" else 1)
+    assert on(server).spec().lease_transitions == (2 if verb == "update" else 1)
 
 
-def test_a_lease_that_somebody_deleted_is_lost(server: KubernetesServer) -> None:
-    one = Process(server, "one")
+def test_a_lease_that_somebody_deleted_is_lost(place: Place) -> None:
+    one = Process(place, "one")
     one.attend()
-    del server.objects[KEY]
+    place.leases.delete_namespaced_lease(LEASE, place.namespace)
     assert not one.attend(after_seconds=2)
     assert one.told == ["led", "lost"]
-    assert Process(server, "one anew").attend()
+    assert Process(place, "one anew").attend()
 
 
 def test_nothing_is_patched_by_who_does_not_lead(tmp_path: Path, server: KubernetesServer) -> None:
     deploy(server, "grammar", replicas=3)
-    one = Process(server, "one")
+    one = Process(on(server), "one")
     path = kubeconfig(tmp_path / "kubeconfig", server.url)
     kubernetes = Kubernetes.model_validate({"kubeconfig": path, "timeoutSeconds": 1})
     api = connect(kubernetes, leads=one.leadership.leads)

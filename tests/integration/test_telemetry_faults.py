@@ -517,7 +517,8 @@ def test_a_token_file_that_is_gone_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ca, server and client: each .pem and .key."""
+    """A folder with ca, server and client: each .pem and .key. The authority's own lacks a key
+    usage, as those of many clusters do, which Python refuses of itself since 3.13."""
     if shutil.which("openssl") is None:
         unavailable("openssl is not installed")
     folder = tmp_path_factory.mktemp("tls")
