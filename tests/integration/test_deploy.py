@@ -195,6 +195,8 @@ def test_the_image_holds_the_packages_and_what_the_lock_pins() -> None:
     assert [name for name in copied if not (ROOT / name).exists()] == []
     packages = {name.split(".")[0] for name in project["tool"]["setuptools"]["packages"]}
     assert packages <= copied
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert {line[1:] for line in ignored if line.startswith("!")} == copied
     pins = [
         set(re.findall(r"^[\w.-]+==\S+", path.read_text(encoding="utf-8"), re.MULTILINE))
         for path in (ROOT / "requirements.lock", DEPLOY / "requirements.lock")
