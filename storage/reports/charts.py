@@ -29,6 +29,8 @@ BAND, SERVING = "rgba(230,159,0,0.35)", "rgba(0,158,115,0.35)"
 RUN_COLOURS = (BLUE, ORANGE, GREY, PURPLE, GREEN, SKY)
 FAMILY_COLOURS = dict(zip(words.FAMILIES, (BLUE, ORANGE, GREEN, RED, GREY, PURPLE), strict=True))
 FONT = "Helvetica, Arial, sans-serif"
+SECONDS_SHOWN_DAYS = 0.25 / 24
+"""A span up to this long has more ticks than minutes."""
 COARSE_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
 FINE_TICKS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 7, 10)
 QUICKEST_SECONDS, SLOWEST_SECONDS = 0.01, 60.0
@@ -332,7 +334,7 @@ def _span(line: Timeline) -> tuple[float, float]:
 def time_axis(span: tuple[float, float], layout: Layout) -> alt.X:
     """UTC from and to, in seconds since 1970; days are named at midnight."""
     days = (span[1] - span[0]) / 86_400
-    form = "%d %b" if days > 3 else "%H:%M"
+    form = "%d %b" if days > 3 else "%H:%M" if days > SECONDS_SHOWN_DAYS else "%H:%M:%S"
     expression = (
         (
             f"hours(toDate(datum.value)) + minutes(toDate(datum.value)) == 0 "

@@ -429,12 +429,21 @@ def covered(minutes: Minutes) -> timedelta:
     return timedelta(seconds=float(minutes.held_seconds.sum()))
 
 
+_UNITS = (
+    ("day", timedelta(days=1), timedelta(days=3)),
+    ("hour", timedelta(hours=1), timedelta(hours=1)),
+    ("minute", timedelta(minutes=1), timedelta.min),
+)
+"""What a period is told in, from which length on."""
+
+
 def _period(since: datetime, until: datetime, spans: Sequence[timedelta]) -> str:
     """How long that is, and what part of it the log covers: of each of several workloads."""
     whole = until - since
-    unit = timedelta(hours=1) if whole < timedelta(days=3) else timedelta(days=1)
-    name = "hour" if unit == timedelta(hours=1) else "day"
-    total, least, most = (count(span / unit) for span in (whole, min(spans), max(spans)))
+    name, unit = next((name, unit) for name, unit, least in _UNITS if whole >= least)
+    told_as = duration if min(spans) < unit else lambda span: count(span / unit)
+    total = count(whole / unit)
+    least, most = told_as(min(spans)), told_as(max(spans))
     told = f"{total} {name}{'' if total == '1' else 's'}"
     # A count of minutes: one may be missing at either end.
     if whole - min(spans) <= timedelta(minutes=2) or least == total:

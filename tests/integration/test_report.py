@@ -250,6 +250,18 @@ def test_a_single_decision_without_demand_can_be_drawn(engine: Engine) -> None:
         assert "NaN" not in svg
 
 
+@pytest.mark.parametrize("minutes", [1, 5, 14, 16, 60, 600])
+@pytest.mark.parametrize("layout", charts.LAYOUTS.values(), ids=list(charts.LAYOUTS))
+def test_no_two_ticks_of_a_time_axis_are_named_alike(minutes: int, layout: charts.Layout) -> None:
+    since = MIDNIGHT.timestamp() + 9 * 3600
+    chart = charts.over_table("bins", charts.time_axis((since, since + 60 * minutes), layout))
+    rows = {"bins": [{"t": since * 1000}, {"t": (since + 60 * minutes) * 1000}]}
+    svg = charts.picture(chart.mark_point(), rows, layout, "a time axis")
+    named = re.findall(r">(\d\d:\d\d(?::\d\d)?)<", svg)
+    assert len(named) >= 2
+    assert len(set(named)) == len(named)
+
+
 def test_a_page_is_the_same_where_charts_are_not_checked(report: AuditReport) -> None:
     """The command leaves the check to the tests, which therefore must do it."""
     # Asked for: two threads that draw at once, as a server's, can leave altair's switch either way.

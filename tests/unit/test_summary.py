@@ -56,13 +56,22 @@ def test_a_fleet_keeps_its_objective_only_where_each_is_known_to() -> None:
     [
         (24, (24, 24), "Over 24 hours 2 workloads"),
         (24, (4, 4), "Over the 4 of 24 hours that the log covers 2 workloads"),
+        (24, (1 / 30, 1 / 30), "Over the 2 min of 24 hours that the log covers 2 workloads"),
+        (
+            24,
+            (0.5, 2),
+            "Over 24 hours, of which the log covers 30 min to 2 h for each, 2 workloads",
+        ),
+        (240, (7.5, 7.5), "Over the 7 h 30 min of 10 days that the log covers 2 workloads"),
+        (1 / 6, (1 / 6, 1 / 6), "Over 10 minutes 2 workloads"),
+        (1 / 6, (1 / 12, 1 / 12), "Over the 5 of 10 minutes that the log covers 2 workloads"),
         (24, (24, 4), "Over 24 hours, of which the log covers 4 to 24 for each, 2 workloads"),
         (240, (48, 48), "Over the 2 of 10 days that the log covers 2 workloads"),
         (1, (1, 1), "Over 1 hour 2 workloads"),
     ],
 )
 def test_the_headline_names_the_time_that_the_log_covers(
-    hours: int, covered: tuple[int, int], told: str
+    hours: float, covered: tuple[float, float], told: str
 ) -> None:
     one = row("a", 100.0, 0.5, True)
     rows = [
