@@ -354,6 +354,8 @@ def time_axis(span: tuple[float, float], layout: Layout) -> alt.X:
 def _ticks(days: float, layout: Layout) -> Any:
     """About so many; over days they fall on midnights, or one day would be named twice."""
     most = 4 if layout.narrow else 10
+    if days <= SECONDS_SHOWN_DAYS:
+        return most // 2  # their names are longer
     return most if days <= 3 else {"interval": "day", "step": max(1, round(days / most))}
 
 
