@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -22,7 +24,7 @@ def whole_file(path: Path) -> Iterator[TextIO]:
         with path.open("w", encoding="utf-8") as stream:
             yield stream
         return
-    target = path.resolve()  # what a link points to is replaced, not the link
+    target = _target(path)
     unfinished = target.with_name(target.name + UNFINISHED)
     try:
         with unfinished.open("w", encoding="utf-8") as file:
@@ -38,7 +40,7 @@ def why_unwritable(path: Path) -> str | None:
     try:
         if _is_stream(path):
             return None
-        target = path.resolve()
+        target = _target(path)
         if target.is_dir():
             return "it is a folder"
         if not target.parent.exists():
@@ -46,8 +48,17 @@ def why_unwritable(path: Path) -> str | None:
         target.with_name(target.name + UNFINISHED).exists()  # a name may be too long
         with TemporaryFile(dir=target.parent):  # has no name where the file system allows that
             return None
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a null byte
+    except (OSError, ValueError) as error:  # the latter for a null byte
         return getattr(error, "strerror", None) or str(error)
+
+
+def _target(path: Path) -> Path:
+    """What a link points to is replaced, not the link; raises OSError for links in a circle."""
+    with contextlib.suppress(RuntimeError):  # so Python told of a circle before 3.13
+        target = path.resolve()
+        if not target.is_symlink():
+            return target
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
 
 def _is_stream(path: Path) -> bool:

@@ -16,7 +16,7 @@ import typer
 
 from scaler.cli import COMMANDS, build_app
 from scaler.cli.output import BadInputError, write_text
-from simulator.traces.whole_file import why_unwritable
+from simulator.traces.whole_file import whole_file, why_unwritable
 from tests.integration.commands import run
 
 NOT_THERE = "--trace=/no/such/trace.csv"
@@ -151,11 +151,14 @@ def test_each_reason_has_words_of_its_own(tmp_path: Path) -> None:
         tmp_path / "file" / "r.html": "Not a directory",
         tmp_path / ("x" * 255): "File name too long",
         Path("/proc/r.html"): "No such file or directory",  # whoever asks, root too
-        tmp_path / "loop": "Symlink loop",
+        tmp_path / "loop": "Too many levels of symbolic links",
     }.items():
         why = why_unwritable(path)
         assert why is not None
         assert expected in why
+    with pytest.raises(OSError, match="Too many levels"), whole_file(tmp_path / "loop"):
+        pass
+    assert (tmp_path / "loop").is_symlink()
 
 
 @contextmanager
