@@ -7,7 +7,7 @@ export OPENBLAS_NUM_THREADS := 1
 # Tests start the commands hundreds of times: they are compiled once, not each time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup postgres cluster dev demo check test test-daybreak test-outside test-cluster bench bench-simulator bench-forecast bench-policies docs lock clean
+.PHONY: setup postgres cluster compare dev demo check test test-daybreak test-outside test-cluster bench bench-simulator bench-forecast bench-policies docs lock clean
 
 setup: $(BIN)/daybreak
 
@@ -75,6 +75,8 @@ bench-simulator: dev
 TRACES ?= ../shared/traces
 bench-forecast: $(VENV)-bench/installed
 	$(VENV)-bench/bin/python -m bench.forecast --traces $(TRACES) $(BENCH_ARGS)
+
+compare: $(VENV)-bench/installed
 
 $(VENV)-bench/installed: requirements-dev.lock pyproject.toml | $(VENV)/dev-installed
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(VENV)-bench

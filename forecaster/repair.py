@@ -217,7 +217,7 @@ def _highest_on_other_days(signed: Floats, grid: _Grid) -> Floats:
     day = grid.local // DAY_SECONDS
     day -= day.min()
     slot = grid.local % DAY_SECONDS // grid.step_seconds
-    table = np.full((-(-DAY_SECONDS // grid.step_seconds), max(2, day.max() + 1)), -np.inf)
+    table = np.full((-(-DAY_SECONDS // grid.step_seconds), max(2, int(day.max()) + 1)), -np.inf)
     table[slot, day] = near
     top = np.partition(table, -2, axis=1)[:, -2:]
     others = np.where(table < top[:, 1:], top[:, 1:], top[:, :1])

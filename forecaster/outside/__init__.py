@@ -44,8 +44,8 @@ def outside_member(name: str) -> Member:
         module = import_module(f"forecaster.outside.{found.module}")
     except ImportError as error:
         raise MissingToolError(
-            f"{name} needs {found.library}, which is not installed ({error}); in an environment of "
-            f"its own: pip install -e '.[compare]' in daybreak's folder"
+            f"{name} needs {found.library}, which is not installed ({error}); make compare in "
+            f"daybreak's folder makes .venv-bench, whose daybreak has it"
         ) from error
     member: Member = getattr(module, found.maker)()
     return member

@@ -229,7 +229,7 @@ def test_a_tool_that_is_not_installed_is_told(trace: Path, name: str) -> None:
     library = OUTSIDE[name].library
     if importlib.util.find_spec(library) is not None:
         pytest.skip(f"{library} is installed")
-    expected = rf"{name} needs {library}, which is not installed .*pip install -e '\.\[compare\]'"
+    expected = f"{name} needs {library}, which is not installed .*make compare"
     with pytest.raises(BadInputError, match=expected):
         command(trace=trace, model=name)
 
