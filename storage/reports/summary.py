@@ -24,6 +24,12 @@ TARGET = "targetQps"
 UNKNOWN = "\N{EM DASH}"
 MINUS = "\N{MINUS SIGN}"
 NARROW_SPACE = "\N{NARROW NO-BREAK SPACE}"
+UNITS = (
+    ("day", timedelta(days=1), timedelta(days=3)),
+    ("hour", timedelta(hours=1), timedelta(hours=1)),
+    ("minute", timedelta(minutes=1), timedelta.min),
+)
+"""What a period is told in, from which length on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,18 +435,10 @@ def covered(minutes: Minutes) -> timedelta:
     return timedelta(seconds=float(minutes.held_seconds.sum()))
 
 
-_UNITS = (
-    ("day", timedelta(days=1), timedelta(days=3)),
-    ("hour", timedelta(hours=1), timedelta(hours=1)),
-    ("minute", timedelta(minutes=1), timedelta.min),
-)
-"""What a period is told in, from which length on."""
-
-
 def _period(since: datetime, until: datetime, spans: Sequence[timedelta]) -> str:
     """How long that is, and what part of it the log covers: of each of several workloads."""
     whole = until - since
-    name, unit = next((name, unit) for name, unit, least in _UNITS if whole >= least)
+    name, unit = next((name, unit) for name, unit, least in UNITS if whole >= least)
     told_as = duration if min(spans) < unit else lambda span: count(span / unit)
     total = count(whole / unit)
     least, most = told_as(min(spans)), told_as(max(spans))

@@ -651,3 +651,15 @@ def test_unknown_certificate_is_not_trusted(certificate: tuple[Path, Path], tmp_
             target = Cluster(client, "inference").target("shadow")
             with pytest.raises(TargetError, match=r"(?i)certificate"):
                 read(target)
+
+
+def test_an_authority_that_the_machine_trusts_needs_no_file(
+    certificate: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    with KubernetesServer(certificate=certificate) as server:
+        path = kubeconfig(tmp_path / "kubeconfig", server.url)
+        with connect(Kubernetes(kubeconfig=path)) as client:
+            cluster = Cluster(client, "inference")
+            cluster.create_deployment()
+            assert read(cluster.target("shadow")).spec == 2
