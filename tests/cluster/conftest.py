@@ -25,6 +25,7 @@ from scaler.cluster.api import ClusterClient
 from scaler.cluster.connection import connect
 from scaler.settings import Kubernetes
 from tests.integration.conftest import prometheus_server
+from tests.integration.test_cluster import Cluster
 
 __all__ = ["prometheus_server"]  # a fixture
 
@@ -47,19 +48,7 @@ class Home:
 
     def deploy(self, name: str) -> None:
         """With pods that are ready, as a node would say; needs none."""
-        labels = {"app": name}
-        pod = {"containers": [{"name": "server", "image": "registry.k8s.io/pause:3.9"}]}
-        body: Any = {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": name},
-            "spec": {
-                "replicas": REPLICAS,
-                "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": labels}, "spec": pod},
-            },
-        }
-        AppsV1Api(self.client).create_namespaced_deployment(self.namespace, body)
+        Cluster(self.client, self.namespace).create_deployment(name, REPLICAS)
         wait_for(lambda: len(self.pods(name)) == REPLICAS)
         ready = {
             "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
@@ -74,13 +63,8 @@ class Home:
         return [each.metadata.name or "" for each in listed.items if each.metadata]
 
     def create_hpa(self, name: str) -> None:
-        reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": NAME}
-        body: Any = {
-            "metadata": {"name": name},
-            "spec": {"minReplicas": 1, "maxReplicas": 200, "scaleTargetRef": reference},
-        }
-        hpas = AutoscalingV1Api(self.client)
-        hpas.create_namespaced_horizontal_pod_autoscaler(self.namespace, body)
+        cluster = Cluster(self.client, self.namespace)
+        cluster.create_hpa(name, low=1, high=200, target=NAME)
 
     def min_replicas(self, name: str) -> int:
         hpas = AutoscalingV1Api(self.client)
