@@ -28,8 +28,8 @@ def test_each_is_accepted_and_no_field_is_lost(home: Home, manifest: dict[str, A
     else:
         own["metadata"]["namespace"] = home.namespace
     create: Any = create_from_dict
-    (created,) = create(home.client, own, namespace=home.namespace, dry_run="All")
-    as_sent: Any = home.client.sanitize_for_serialization
+    (created,) = create(home.cluster.client, own, namespace=home.namespace, dry_run="All")
+    as_sent: Any = home.cluster.client.sanitize_for_serialization
     kept = as_sent(created)
     assert lost(own, kept) == []
 

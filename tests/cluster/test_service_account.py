@@ -19,12 +19,21 @@ from kubernetes.client import (
     CoordinationV1Api,
     CoreV1Api,
 )
+from kubernetes.utils import create_from_dict
 
 from scaler.cluster.connection import connect
 from scaler.settings import Kubernetes
-from tests.cluster.conftest import NAME, REPLICAS, Home, wait_for
+from tests.cluster.conftest import NAME, REPLICAS, Home
 from tests.integration.prometheus_server import PrometheusServer
-from tests.integration.test_daemon import QUERY, daybreak, decisions, free_port, get, running
+from tests.integration.test_daemon import (
+    QUERY,
+    daybreak,
+    decisions,
+    free_port,
+    get,
+    running,
+    wait_for,
+)
 from tests.integration.test_leader_election import another, metric
 
 ACCOUNT = "daybreak"
@@ -62,8 +71,9 @@ def grant(folder: Path, home: Home, settings: dict[str, Any]) -> None:
         folder, settings, "rbac", "--namespace", home.namespace, "--service-account", ACCOUNT
     )
     assert printed.returncode == 0, printed.stderr
+    create: Any = create_from_dict
     for manifest in yaml.safe_load_all(printed.stdout):
-        home.create(manifest)
+        create(home.cluster.client, manifest)
     home.kubeconfig_of(ACCOUNT, folder / "kubeconfig")
 
 
@@ -74,7 +84,7 @@ def test_the_printed_role_is_enough_for_each_mode(
     target = settings["workloads"][0]["target"]
     target["mode"] = mode
     if mode == "floor":
-        home.create_hpa(HPA)
+        home.cluster.create_hpa(HPA, low=1, high=200, target=NAME)
         target["hpa"] = HPA
     grant(tmp_path, home, settings)
     checked = daybreak(tmp_path, settings, "check")
@@ -88,7 +98,7 @@ def test_the_printed_role_is_enough_for_each_mode(
     assert asked_for > REPLICAS
     assert home.replicas() == (asked_for if mode == "scale" else REPLICAS)
     if mode == "floor":
-        assert home.min_replicas(HPA) == asked_for
+        assert home.cluster.hpa(HPA).spec.min_replicas == asked_for
 
 
 def test_the_printed_role_reaches_nothing_else(
@@ -158,6 +168,6 @@ def test_one_of_two_daemons_acts_and_the_other_goes_on(
     rows = decisions(settings)
     assert [row.context.epoch for row in rows] == list(range(1, len(rows) + 1))
     assert home.replicas() == rows[-1].decision.desired
-    lease = CoordinationV1Api(home.client).read_namespaced_lease("daybreak", home.namespace)
+    lease = CoordinationV1Api(home.cluster.client).read_namespaced_lease("daybreak", home.namespace)
     assert lease.spec is not None
     assert lease.spec.lease_transitions == 2

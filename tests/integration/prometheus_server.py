@@ -106,27 +106,16 @@ def unavailable(reason: str) -> NoReturn:
 
 
 def binaries() -> tuple[str, str]:
+    """The server and promtool: from PATH, or as scripts/test-services unpacks them."""
     found = shutil.which("prometheus"), shutil.which("promtool")
     if found[0] and found[1]:
         return found[0], found[1]
     unpacked = CACHE / "usr" / "bin"
     if not (unpacked / "promtool").exists():
-        _unpack_debian_package()
+        subprocess.run([ROOT / "scripts" / "test-services"], cwd=ROOT, check=False, timeout=300)
+    if not (unpacked / "promtool").exists():
+        unavailable("no real Prometheus: neither on PATH nor to be had from Debian")
     return str(unpacked / "prometheus"), str(unpacked / "promtool")
-
-
-def _unpack_debian_package() -> None:
-    """The server, and its tool where that is a package of its own, as since Debian 13."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    try:
-        for program in ("prometheus", "promtool"):
-            if not (CACHE / "usr" / "bin" / program).exists():
-                get = ["apt-get", "download", program]
-                subprocess.run(get, cwd=CACHE, check=True, capture_output=True, timeout=120)
-                (package,) = CACHE.glob(f"{program}_*.deb")
-                subprocess.run(["dpkg", "-x", package, CACHE], check=True, capture_output=True)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        unavailable(f"no real Prometheus: neither on PATH nor to be had from Debian ({error})")
 
 
 def _daily() -> Floats:

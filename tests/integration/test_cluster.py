@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -104,8 +105,8 @@ class Cluster:
     def deployment(self, name: str = "llama") -> Any:
         return self.apps.read_namespaced_deployment(name, self.namespace)
 
-    def hpa(self) -> Any:
-        return self.hpas.read_namespaced_horizontal_pod_autoscaler("llama", self.namespace)
+    def hpa(self, name: str = "llama") -> Any:
+        return self.hpas.read_namespaced_horizontal_pod_autoscaler(name, self.namespace)
 
     def patch_deployment(self, body: dict[str, Any]) -> None:
         self.apps.patch_namespaced_deployment("llama", self.namespace, body)
@@ -156,21 +157,24 @@ def kubeconfig(path: Path, url: str) -> Path:
 
 @pytest.fixture(params=["real"] if REAL else ["fake", "fake without autoscaling/v2"])
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
-    if REAL:
-        yield from in_namespace(Kubernetes(kubeconfig=Path(REAL)))
-        return
-    with KubernetesServer(autoscaling_v2=request.param == "fake") as server:
-        path = kubeconfig(tmp_path / "kubeconfig", server.url)
-        yield from in_namespace(Kubernetes(kubeconfig=path))
+    with ExitStack() as stack:
+        path = Path(REAL) if REAL else tmp_path / "kubeconfig"
+        if not REAL:
+            fake = KubernetesServer(autoscaling_v2=request.param == "fake")
+            kubeconfig(path, stack.enter_context(fake).url)
+        found = stack.enter_context(own_namespace(path))
+        found.create_deployment()
+        yield found
 
 
-def in_namespace(settings: Kubernetes) -> Iterator[Cluster]:
+@contextmanager
+def own_namespace(path: Path) -> Iterator[Cluster]:
+    """On the server that a kubeconfig names."""
     name = f"daybreak-test-{uuid.uuid4().hex[:8]}"
-    with connect(settings) as client:
+    with connect(Kubernetes(kubeconfig=path)) as client:
         core = CoreV1Api(client)
         core.create_namespace(V1Namespace(metadata=V1ObjectMeta(name=name)))
         cluster = Cluster(client, name)
-        cluster.create_deployment()
         try:
             yield cluster
         finally:

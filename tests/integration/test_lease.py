@@ -21,7 +21,7 @@ from scaler.cluster.connection import connect, open_target
 from scaler.cluster.lease import Leadership
 from scaler.settings import Kubernetes, LeaderElection, Target
 from tests.integration.kubernetes_server import Drop, Fault, KubernetesServer
-from tests.integration.test_cluster import REAL, in_namespace, kubeconfig
+from tests.integration.test_cluster import REAL, kubeconfig, own_namespace
 from tests.integration.test_daemon import deploy
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -101,9 +101,8 @@ def place(server: KubernetesServer) -> Iterator[Place]:
     if not REAL:
         yield on(server)
         return
-    settings = Kubernetes(kubeconfig=Path(REAL))
-    for cluster in in_namespace(settings):
-        yield Place(lambda _: connect(settings), cluster.namespace)
+    with own_namespace(Path(REAL)) as cluster:
+        yield Place(lambda _: cluster.client, cluster.namespace)
 
 
 def test_the_first_one_leads_and_the_second_stands_by(place: Place) -> None:
